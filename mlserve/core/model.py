@@ -1,0 +1,92 @@
+"""What a model version is, and what can be told about it while it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mlserve.errors import InvalidInput
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")  # torch-model-archiver's rule for model names
+
+
+class ModelKey(NamedTuple):
+    """A model version's identity."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can be a model's name, else raise :class:`InvalidInput`."""
+    if len(name) > 255 or not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"Model name {name[:80]!r} is not allowed: use letters, digits, '_', '-' and '.', starting with a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that is needed to run a model version. Times are in seconds unless the name says otherwise."""
+
+    key: ModelKey
+    model_dir: str  # the unpacked archive; the worker's working directory
+    handler: str  # "module", "module:function" or a built-in name
+    url: str = ""  # what it was registered from, as the caller wrote it
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # model-config.yaml, whole
+    runtime: str = "python"
+    python: str = ""  # interpreter of the worker; empty = the server's own
+    batch_size: int = 1
+    max_batch_delay_ms: float = 100.0
+    batch_policy: str = "eager"
+    min_workers: int = 1
+    max_workers: int = 1
+    job_queue_size: int = 100
+    response_timeout: float = 120.0
+    startup_timeout: float = 120.0
+    max_retry_timeout: float = 300.0
+    retry_on_worker_death: int = 1  # how often a request survives the death of its worker
+    isolate_errors: bool = True
+    device_type: str = ""  # "cpu", "gpu" or "" = gpu where there is one
+    device_ids: tuple[int, ...] = ()
+    threads_per_worker: int = 0  # 0 = CPUs of the cgroup / workers
+    loaded_at_startup: bool = False
+    owned_dir: bool = True  # model_dir was made by the store and goes when the version goes
+    provenance: Mapping[str, str] = field(default_factory=dict)  # setting -> where its value came from
+
+
+@dataclass
+class WorkerInfo:
+    """One worker as ``describe`` shows it."""
+
+    worker_id: int
+    state: str
+    pid: int = -1
+    started_at: float = 0.0  # seconds since the epoch
+    device: str = "cpu"  # physical: "cpu" or "cuda:3"
+    gpu_id: int | None = None  # physical id
+    memory_bytes: int = 0
+    restarts: int = 0
+    last_exit: str = ""  # the reason of the last death, in words
+    traceback: str = ""  # of the handler, when loading failed
+    log_tail: tuple[str, ...] = ()  # last 50 lines
+
+
+@dataclass
+class ModelDescription:
+    """A model version as ``describe`` shows it."""
+
+    spec: ModelSpec
+    state: str
+    is_default: bool
+    workers: list[WorkerInfo]
+    pending: int  # requests in the queue
+    ready_workers: int
+    last_error: str = ""

@@ -1,0 +1,226 @@
+"""The public API for handler authors: what a handler is, what it is given, and how it refuses one item.
+
+A handler file holds one of
+
+* a function ``handle(data, context)``;
+* a class with ``initialize(context)`` and ``handle(data, context)``;
+* a subclass of ``mlserve.handlers.base.BaseHandler`` that overrides ``preprocess``, ``inference`` or ``postprocess``.
+
+``data`` is a list with one dict per request of the batch; the answer is a list with one element per request, in order.
+An element may be ``str``, ``bytes``, anything JSON can hold, a :class:`Response`, a :class:`PredictionError` (that item
+fails, the others do not), or a generator (that item is streamed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class PredictionError(Exception):
+    """Refuse one item with a status and a message of the handler's choice.
+
+    Raised while handling a single item, or returned as that item's element of the result list.
+    ``status`` is an HTTP status from 400 to 599.
+    """
+
+    def __init__(self, status: int = 500, message: str = "Prediction failed") -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"PredictionError status must be 400 to 599, got {status}")
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Response:
+    """One item's answer with its own content type, status or headers."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, body: Any, content_type: str = "", status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+class Handler(Protocol):
+    """The class form of a handler."""
+
+    def initialize(self, context: Context) -> None:
+        """Load the model; called once per worker, before any request."""
+
+    def handle(self, data: list[dict[str, Any]], context: Context) -> list[Any]:
+        """Answer a batch: one element per row of ``data``."""
+
+
+class MetricsSink(Protocol):
+    """``context.metrics``: numbers a handler reports. ``idx`` is the request's index in the batch.
+
+    ``dimensions`` are objects with ``name`` and ``value``, or (name, value) pairs.
+    """
+
+    def add_counter(self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Any] = ()) -> None:
+        """Add to a counter."""
+
+    def add_time(
+        self, name: str, value: float, idx: int | None = None, unit: str = "ms", dimensions: Sequence[Any] = ()
+    ) -> None:
+        """Report a duration."""
+
+    def add_size(
+        self, name: str, value: float, idx: int | None = None, unit: str = "MB", dimensions: Sequence[Any] = ()
+    ) -> None:
+        """Report a size."""
+
+    def add_percent(self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Any] = ()) -> None:
+        """Report a share, in percent."""
+
+    def add_error(self, name: str, value: str, dimensions: Sequence[Any] = ()) -> None:
+        """Report an error text."""
+
+    def add_metric(
+        self, name: str, value: float, unit: str = "", idx: int | None = None, dimensions: Sequence[Any] = ()
+    ) -> None:
+        """Report any other number."""
+
+
+class RequestInfo:
+    """What one request of a batch brought besides its parts. Headers are decoded only when somebody asks."""
+
+    __slots__ = ("_extra", "_headers", "_raw", "request_id")
+
+    def __init__(
+        self, request_id: str, raw: Sequence[tuple[bytes, bytes]] = (), extra: Mapping[str, Any] | None = None
+    ) -> None:
+        self.request_id = request_id
+        self._raw = raw
+        self._extra = extra or {}
+        self._headers: dict[str, Any] | None = None
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Client headers in the client's spelling, then what the server adds (``url_path``, ``explain``, part types)."""
+        if self._headers is None:
+            self._headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
+            self._headers.update(self._extra)
+        return self._headers
+
+
+class _Reply:
+    """What a handler set for one request's answer."""
+
+    __slots__ = ("content_type", "headers", "reason", "status")
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.reason = ""
+        self.content_type = ""
+        self.headers: dict[str, str] = {}
+
+
+class Context:
+    """What a handler knows about its model, its place and the requests of the current batch.
+
+    Compatible with TorchServe's ``ts.context.Context``: same attributes, same method names and argument order.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model_dir: str,
+        manifest: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        gpu_id: int | None = None,
+        model_yaml_config: Mapping[str, Any] | None = None,
+        metrics: MetricsSink | None = None,
+        *,
+        server_name: str = "MMS",
+        server_version: str = "0.12.0",
+        limit_max_image_pixels: bool = True,
+    ) -> None:
+        self.model_name = model_name
+        self.manifest = manifest
+        self.system_properties: dict[str, Any] = {
+            "model_dir": model_dir,
+            "gpu_id": gpu_id,
+            "batch_size": batch_size,
+            "server_name": server_name,
+            "server_version": server_version,
+            "limit_max_image_pixels": limit_max_image_pixels,
+        }
+        self.model_yaml_config: Mapping[str, Any] = model_yaml_config or {}
+        self.metrics = metrics
+        self.stopping_criteria: Any = None
+        self.begin([RequestInfo("")])
+
+    def begin(self, requests: Sequence[RequestInfo]) -> None:
+        """Point the context at a new batch; called by the server."""
+        self._requests = requests
+        self._replies: dict[int, _Reply] = {}
+
+    @property
+    def request_ids(self) -> dict[int, str]:
+        """Index in the batch -> request id."""
+        return {index: request.request_id for index, request in enumerate(self._requests)}
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        """The id of request ``idx``, the one in the access log and the response header."""
+        return self._requests[idx].request_id if 0 <= idx < len(self._requests) else None
+
+    def get_request_header(self, idx: int, key: str) -> Any:
+        """A header of request ``idx`` by its exact spelling, or None."""
+        return self._requests[idx].headers.get(key)
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        """All headers of request ``idx``."""
+        return self._requests[idx].headers
+
+    def reply(self, idx: int) -> _Reply | None:
+        """What was set for answer ``idx``, or None; read by the server."""
+        return self._replies.get(idx)
+
+    def _reply(self, idx: int) -> _Reply:
+        reply = self._replies.get(idx)
+        if reply is None:
+            reply = self._replies[idx] = _Reply()
+        return reply
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        """Set the content type of answer ``idx``."""
+        self._reply(idx).content_type = value
+
+    def get_response_content_type(self, idx: int) -> str | None:
+        """The content type set for answer ``idx``, or None."""
+        reply = self._replies.get(idx)
+        return reply.content_type if reply and reply.content_type else None
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Set the status of answer ``idx``; the body stays the handler's."""
+        reply = self._reply(idx)
+        reply.status, reply.reason = code, phrase
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        """Set the status of every answer of the batch."""
+        for idx in range(len(self._requests)):
+            self.set_response_status(code, phrase, idx)
+
+    def get_response_status(self, idx: int) -> tuple[int, str]:
+        """(code, phrase) of answer ``idx``."""
+        reply = self._replies.get(idx)
+        return (reply.status, reply.reason) if reply else (200, "")
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Set a header of answer ``idx``."""
+        self._reply(idx).headers[key] = value
+
+    def get_response_headers(self, idx: int) -> dict[str, str]:
+        """The headers set for answer ``idx``."""
+        reply = self._replies.get(idx)
+        return reply.headers if reply else {}
+
+    def set_response_headers(self, idx: int, headers: Mapping[str, str]) -> None:
+        """Set several headers of answer ``idx``."""
+        self._reply(idx).headers.update(headers)

@@ -1,0 +1,115 @@
+"""Frames between the server and a worker: sans-I/O, used by both sides of the socket.
+
+::
+
+     0      1      2      3      4              8              12             16
+     +------+------+------+------+--------------+--------------+--------------+------------+-----------+
+     | 'm'  | ver  | kind | flags|   batch id   | meta length  | body length  |   meta     |   body    |
+     +------+------+------+------+--------------+--------------+--------------+------------+-----------+
+
+Little endian. ``meta`` is one msgpack-encoded struct of ``wire.payload`` (empty for kinds that need none), ``body`` raw
+bytes. Both lengths are checked against a cap before anything is allocated; a bad header raises :class:`FrameError`, after
+which the stream cannot be trusted and the link is closed.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+import msgspec
+
+VERSION = 1
+HEADER = struct.Struct("<BBBBIII")
+MAGIC = 0x6D
+MAX_META = 64 << 20
+MAX_BODY = 1 << 31
+
+encode_meta = msgspec.msgpack.Encoder().encode
+
+
+class Kind(IntEnum):
+    """Frame kinds; those below 64 go down to the worker, the others come up."""
+
+    LOAD = 1
+    BATCH = 2
+    CANCEL = 3
+    RELEASE = 4
+    PING = 5
+    DRAIN = 6
+    HELLO = 65
+    READY = 66
+    RESULT = 67
+    CHUNK = 68
+    FAILED = 69
+    PONG = 70
+    LOG = 71
+
+
+class FrameError(Exception):
+    """The bytes are not frames of this protocol and version."""
+
+
+class Frame(NamedTuple):
+    """One frame as it was read. ``body`` is a view of the receive buffer's own copy: keep it as long as you like."""
+
+    kind: int
+    batch_id: int
+    meta: bytes
+    body: memoryview
+
+
+def header(kind: int, batch_id: int = 0, meta_length: int = 0, body_length: int = 0) -> bytes:
+    """The 16 bytes in front of a frame's meta and body."""
+    return HEADER.pack(MAGIC, VERSION, kind, 0, batch_id, meta_length, body_length)
+
+
+def frame(kind: int, batch_id: int = 0, meta: object = None, body: bytes = b"") -> bytes:
+    """A whole small frame in one piece; large bodies are sent as separate buffers behind :func:`header` instead."""
+    encoded = encode_meta(meta) if meta is not None else b""
+    return header(kind, batch_id, len(encoded), len(body)) + encoded + body
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Linear in the bytes fed, whatever their pieces."""
+
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        self._max_body = max_body
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = HEADER.size
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that ``data`` completes. Raises :class:`FrameError` on a bad header."""
+        self._chunks.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return []
+        buffer = data if len(self._chunks) == 1 else b"".join(self._chunks)
+        view = memoryview(buffer)
+        frames: list[Frame] = []
+        position, end = 0, len(buffer)
+        self._need = HEADER.size
+        while end - position >= HEADER.size:
+            kind, batch_id, meta_length, body_length = self._check(buffer, position)
+            start = position + HEADER.size
+            stop = start + meta_length + body_length
+            if stop > end:
+                self._need = stop - position
+                break
+            body_start = start + meta_length
+            frames.append(Frame(kind, batch_id, buffer[start:body_start], view[body_start:stop]))
+            position = stop
+        rest = buffer[position:]
+        self._chunks = [rest] if rest else []
+        self._have = len(rest)
+        return frames
+
+    def _check(self, buffer: bytes, position: int) -> tuple[int, int, int, int]:
+        magic, version, kind, _flags, batch_id, meta_length, body_length = HEADER.unpack_from(buffer, position)
+        if magic != MAGIC or version != VERSION:
+            raise FrameError(f"bad frame header {buffer[position : position + 4].hex()}: not protocol version {VERSION}")
+        if meta_length > MAX_META or body_length > self._max_body:
+            raise FrameError(f"frame of kind {kind} announces {meta_length} + {body_length} bytes, over the limit")
+        return kind, batch_id, meta_length, body_length

@@ -1,0 +1,146 @@
+"""The metadata of every frame kind, as msgspec structs; bodies travel beside them as raw bytes.
+
+Per-batch structs are encoded as arrays, once per batch (32 items: 1.6 us out, 4.6 us in).
+Nothing on the wire is ever pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Hello(msgspec.Struct):
+    """Worker -> server, first frame: who is there."""
+
+    pid: int
+    python: str
+    protocol: int
+
+
+class Load(msgspec.Struct):
+    """Server -> worker, once: the model to load and how to treat its requests."""
+
+    model_name: str
+    model_version: str
+    model_dir: str
+    handler: str
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    gpu_id: int | None = None  # as the handler sees it: 0 when pinned by CUDA_VISIBLE_DEVICES
+    batch_size: int = 1
+    limit_max_image_pixels: bool = True
+    decode_input: bool = True
+    reject_invalid_json: bool = True
+    isolate_errors: bool = True
+    infer_content_type: bool = True
+    max_response_size: int = 64 << 20
+
+
+class Ready(msgspec.Struct):
+    """Worker -> server: loaded."""
+
+    seconds: float
+    entry: str  # "module.Class" or "module:function", for describe
+
+
+class LoadFailed(msgspec.Struct):
+    """Worker -> server: could not load; the worker exits with code 3."""
+
+    kind: str  # an ErrorKind value
+    message: str
+    traceback: str
+
+
+class PartMeta(msgspec.Struct, array_like=True):
+    """One part of an item. ``offset`` >= 0: it lies in the arena there, else in the frame body, in order."""
+
+    name: str
+    content_type: str
+    length: int
+    offset: int = -1
+
+
+class ItemMeta(msgspec.Struct, array_like=True):
+    """One request of a batch. ``url_path`` is None where the protocol has no such notion."""
+
+    request_id: str
+    parts: list[PartMeta]
+    headers: list[tuple[bytes, bytes]]
+    explain: bool = False
+    url_path: str | None = ""
+
+
+class BatchMeta(msgspec.Struct, array_like=True):
+    """Server -> worker: the items of a batch, in order."""
+
+    items: list[ItemMeta]
+
+
+class ItemResult(msgspec.Struct, array_like=True):
+    """One answer. ``error`` is an ErrorKind value or empty; then there is no body and ``message`` tells.
+
+    ``status`` != 200 with an empty ``error`` is a status the handler set for a body of its own.
+    ``offset`` >= 0: the body lies in the worker's arena there until the server sends RELEASE for the batch.
+    """
+
+    length: int = 0
+    content_type: str = ""
+    status: int = 200
+    reason: str = ""
+    headers: list[tuple[str, str]] = []
+    error: str = ""
+    message: str = ""
+    detail: str = ""
+    offset: int = -1
+
+
+class MetricRecord(msgspec.Struct, array_like=True):
+    """One call on ``context.metrics``. ``kind`` is "counter", "gauge" or "histogram"."""
+
+    name: str
+    value: float
+    unit: str
+    kind: str
+    dimensions: list[tuple[str, str]] = []
+    index: int = -1
+
+
+class ResultMeta(msgspec.Struct, array_like=True):
+    """Worker -> server: a finished batch.
+
+    ``received``, ``started`` and ``finished`` are CLOCK_MONOTONIC seconds, which all processes of a host share;
+    the three phases are durations in seconds.
+    """
+
+    items: list[ItemResult]
+    received: float
+    started: float
+    finished: float
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+    metrics: list[MetricRecord] = []
+
+
+class ChunkMeta(msgspec.Struct, array_like=True):
+    """Worker -> server: the frame's body is a piece of item ``index`` of the batch."""
+
+    index: int
+    content_type: str = ""
+
+
+class CancelMeta(msgspec.Struct, array_like=True):
+    """Server -> worker: nobody waits for item ``index`` of the batch any more."""
+
+    index: int
+
+
+class LogRecordMeta(msgspec.Struct, array_like=True):
+    """Worker -> server: one record of Python's logging."""
+
+    level: int
+    logger: str
+    message: str
+    created: float
