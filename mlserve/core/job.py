@@ -7,6 +7,7 @@ was given up on, changes nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,27 +16,30 @@ from mlserve.errors import ServeError
 
 if TYPE_CHECKING:
     from mlserve.core.pending import ModelQueue
+    from mlserve.core.ports import BatchReport, Cancellable, Slot
+
+log = logging.getLogger(__name__)
 
 QUEUED, SENT, DONE = 0, 1, 2
 
 
 class Job:
-    """One submitted request. ``arrived`` and ``deadline`` are on the queue's clock; a deadline of 0 is none."""
+    """One submitted request. Times are on the queue's clock, in seconds."""
 
     __slots__ = (
         "arrived",
         "attempts",
         "batch",
-        "deadline",
         "index",
         "on_chunk",
         "on_done",
         "queue",
+        "report",
         "request",
         "result",
-        "sent",
         "state",
-        "timings",
+        "streaming",
+        "timer",
     )
 
     def __init__(
@@ -43,7 +47,7 @@ class Job:
         queue: ModelQueue,
         request: InferenceRequest,
         on_done: Callable[[Job], object],
-        on_chunk: Callable[[Job, Chunk], object] | None,
+        on_chunk: Callable[[Job, Chunk], object],
         arrived: float,
     ) -> None:
         self.queue = queue
@@ -51,14 +55,14 @@ class Job:
         self.on_done = on_done
         self.on_chunk = on_chunk
         self.arrived = arrived
-        self.deadline = arrived + request.timeout if request.timeout else 0.0
-        self.sent = 0.0
         self.state = QUEUED
-        self.attempts = 0
+        self.attempts = 0  # workers that died with this request
+        self.streaming = False  # a piece of the answer has left: it cannot be computed again
         self.batch: Batch | None = None
         self.index = 0
+        self.timer: Cancellable | None = None
         self.result: InferenceResponse | ServeError | None = None
-        self.timings: Timings | None = None
+        self.report: BatchReport | None = None
 
     def finish(self, result: InferenceResponse | ServeError) -> bool:
         """End the job. Returns False, and does nothing, if it has ended before."""
@@ -66,19 +70,45 @@ class Job:
             return False
         self.state = DONE
         self.result = result
-        self.on_done(self)
+        if self.timer is not None:
+            self.timer.cancel()
+        try:
+            self.on_done(self)
+        except Exception:  # a protocol's fault must not take its batch mates' answers with it
+            log.exception("request %s: answering failed", self.request.request_id)
         return True
+
+    @property
+    def queued_for(self) -> float:
+        """Seconds from arrival to being sent to a worker; 0 if it never was."""
+        return self.batch.sent - self.arrived if self.batch is not None else 0.0
+
+    @property
+    def timings(self) -> Timings | None:
+        """Where the time went, once a worker has answered. Built on demand: most requests never ask."""
+        report, batch = self.report, self.batch
+        if report is None or batch is None:
+            return None
+        return Timings(
+            self.queued_for,
+            report.transfer,
+            report.preprocess,
+            report.inference,
+            report.postprocess,
+            len(batch.jobs),
+        )
 
 
 class Batch:
-    """Jobs that go to a worker together. ``sent`` is on the queue's clock."""
+    """Jobs that go to ``slot`` together. ``sent`` is on the queue's clock."""
 
-    __slots__ = ("batch_id", "jobs", "sent")
+    __slots__ = ("batch_id", "jobs", "sent", "slot")
 
-    def __init__(self, batch_id: int, jobs: list[Job], sent: float) -> None:
+    def __init__(self, batch_id: int, jobs: list[Job], sent: float, slot: Slot | None = None) -> None:
         self.batch_id = batch_id
         self.jobs = jobs
         self.sent = sent
+        self.slot = slot
 
     def __len__(self) -> int:
         return len(self.jobs)

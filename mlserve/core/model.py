@@ -26,7 +26,7 @@ def check_name(name: str) -> str:
     """Return ``name`` if it can be a model's name, else raise :class:`InvalidInput`."""
     if len(name) > 255 or not NAME.fullmatch(name):
         raise InvalidInput(
-            f"Model name {name[:80]!r} is not allowed: use letters, digits, '_', '-' and '.', starting with a letter or digit"
+            f"Model name {name[:80]!r} is not allowed: use letters, digits, '_', '-', '.'; start with a letter or digit"
         )
     return name
 

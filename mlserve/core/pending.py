@@ -1,0 +1,264 @@
+"""The queue of one model version: admission, batching, expiry, cancelling, and what happens when a worker dies.
+
+Everything runs on the event loop. ``put`` and the engine's callbacks change the state and then *pump*: ask the policy,
+send what it says, arm one timer if it says to wait. ``put`` pumps once per loop turn instead of once per request, so
+that requests which arrive in the same turn can leave in the same batch.
+
+Jobs that end while queued (cancelled, expired) stay in the deque and are skipped when they reach its head: removing
+from the middle would cost O(n) per abort, and an abort storm is when that hurts. ``depth`` counts the live ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from mlserve.core.job import DONE, QUEUED, SENT, Batch, Job
+from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
+from mlserve.core.metrics import ModelStats, status_of
+from mlserve.core.model import ModelSpec
+from mlserve.core.policy import View, make_policy
+from mlserve.core.ports import BatchReport, Cancellable, Clock, Slot
+from mlserve.errors import ErrorKind, NoWorker, QueueFull, ServeError
+
+SLOTS_PER_WORKER = 2  # one batch computing, one already there: 89,000 -> 145,000 req/s on a no-op
+_BATCH_IDS = 0xFFFF_FFFF
+
+
+class ModelQueue:
+    """Requests waiting for one model version, and the slots that serve them. Implements ``SlotEvents``."""
+
+    def __init__(self, spec: ModelSpec, clock: Clock, stats: ModelStats) -> None:
+        self.spec = spec
+        self.policy = make_policy(spec.batch_policy, spec.batch_size, spec.max_batch_delay_ms)
+        self.stats = stats
+        self.depth = 0  # live requests in the queue
+        self.in_flight = 0  # batches sent and not answered
+        self.slots: list[Slot] = []
+        self.was_ready = False  # has had a slot once
+        self.on_idle: Callable[[], object] | None = None  # set by whoever waits for the queue to drain
+        self._clock = clock
+        self._jobs: deque[Job] = deque()
+        self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
+        self._scheduled = False
+        self._timer: Cancellable | None = None
+        self._batch_id = 0
+
+    # -- what the service calls ---------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        request: InferenceRequest,
+        on_done: Callable[[Job], object],
+        on_chunk: Callable[[Job, Chunk], object],
+    ) -> Job:
+        """Queue a request. Raises :class:`QueueFull`, or :class:`NoWorker` when none is there or coming."""
+        if self._refusal:
+            self.stats.rejected(NoWorker.kind.value)
+            raise NoWorker(self._refusal)
+        if self.depth >= self.spec.job_queue_size:
+            self.stats.rejected(QueueFull.kind.value)
+            raise queue_full(self.spec)
+        job = Job(self, request, on_done, on_chunk, self._clock.time())
+        if request.timeout:
+            job.timer = self._clock.call_later(request.timeout, self._expire, job)
+        self._jobs.append(job)
+        self.depth += 1
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.call_soon(self._turn)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for this job any more. In a worker, its batch mates go on undisturbed."""
+        if job.state != DONE:
+            self.stats.cancelled += 1
+            self._end_early(job, ServeError("The client went away before the answer", kind=ErrorKind.CANCELLED))
+
+    def accept(self) -> None:
+        """Workers are there or on their way: queue from now on."""
+        self._refusal = ""
+
+    def refuse(self, reason: str) -> None:
+        """Queue nothing from now on and say ``reason``; what is queued stays."""
+        self._refusal = reason
+
+    def gave_up(self, error: ServeError) -> None:
+        """The last worker failed for good: refuse new requests and end those that wait, with the reason."""
+        self._refusal = f'Model "{self.spec.key.name}" has no worker left: {error.message}'
+        waiting, self._jobs = self._jobs, deque()
+        self.depth = 0
+        for job in waiting:
+            if job.state != DONE:
+                self._finish(job, NoWorker(self._refusal, detail=error.detail))
+        self._check_idle()
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is queued and nothing is being computed."""
+        return not self.depth and not self.in_flight
+
+    # -- what the engine calls ----------------------------------------------------------------------------------------
+
+    def slot_ready(self, slot: Slot) -> None:
+        """See ``SlotEvents``."""
+        self.slots.append(slot)
+        self.was_ready = True
+        self.accept()
+        self._pump()
+
+    def slot_closing(self, slot: Slot) -> None:
+        """See ``SlotEvents``."""
+        if slot in self.slots:
+            self.slots.remove(slot)
+
+    def slot_lost(self, slot: Slot, started: Sequence[Batch], unstarted: Sequence[Batch], error: ServeError) -> None:
+        """Put back what was not being computed; retry what was, as often as the model allows; fail the rest.
+
+        A retried job is sent alone: if it is what kills workers, it shall not take other requests with it again.
+        """
+        self.in_flight -= len(started) + len(unstarted)
+        back: list[Job] = []
+        for batch in started:
+            for job in batch.jobs:
+                if job.state == DONE:
+                    continue
+                job.attempts += 1
+                if job.streaming or job.attempts > self.spec.retry_on_worker_death:
+                    self._finish(job, error)
+                else:
+                    self.stats.retries += 1
+                    back.append(job)
+        back += [job for batch in unstarted for job in batch.jobs if job.state != DONE]
+        for job in back:
+            job.state, job.batch = QUEUED, None
+        self._jobs.extendleft(reversed(back))
+        self.depth += len(back)
+        self.slot_closing(slot)
+        self._pump()
+        self._check_idle()
+
+    def batch_done(
+        self, slot: Slot, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport
+    ) -> None:
+        """See ``SlotEvents``."""
+        self.in_flight -= 1
+        self.stats.batch_done(len(batch.jobs), report.inference)
+        for job, result in zip(batch.jobs, results, strict=True):
+            if job.state == SENT:
+                job.report = report
+                self._finish(job, result)
+        self._pump()
+        self._check_idle()
+
+    def item_chunk(self, batch: Batch, index: int, chunk: Chunk) -> None:
+        """See ``SlotEvents``."""
+        job = batch.jobs[index]
+        if job.state == SENT:
+            job.streaming = True
+            self.stats.chunks += 1
+            job.on_chunk(job, chunk)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job, result: InferenceResponse | ServeError) -> None:
+        if job.finish(result):
+            self.stats.request_done(status_of(result), job.queued_for, self._clock.time() - job.arrived)
+
+    def _end_early(self, job: Job, error: ServeError) -> None:
+        state, batch = job.state, job.batch
+        self._finish(job, error)
+        if state == QUEUED:
+            self.depth -= 1
+            self._check_idle()
+        elif batch is not None and batch.slot is not None:
+            batch.slot.cancel(batch, job.index)
+
+    def _check_idle(self) -> None:
+        if self.on_idle is not None and self.idle:
+            self.on_idle()
+
+    def _expire(self, job: Job) -> None:
+        seconds = job.request.timeout
+        where = "in the queue" if job.state == QUEUED else "in the worker"
+        message = f"The request's deadline of {seconds:g} s passed while it was {where}"
+        self.stats.expired += 1
+        self._end_early(job, ServeError(message, kind=ErrorKind.TIMEOUT))
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._pump()
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send batches for as long as the policy says so."""
+        jobs = self._jobs
+        while self.depth and self.slots:
+            while jobs[0].state == DONE:
+                jobs.popleft()
+            slot, idle, room = self._best_slot()
+            if slot is None:
+                return
+            now = self._clock.time()
+            take, wait = self.policy.decide(View(self.depth, now - jobs[0].arrived, idle, room))
+            if not take:
+                if wait is not None and self._timer is None:
+                    self._timer = self._clock.call_later(wait, self._wake)
+                return
+            self._send(slot, take, now)
+
+    def _best_slot(self) -> tuple[Slot | None, int, int]:
+        """The slot to send to (an idle one if there is one), and how many are idle and how many have room."""
+        idle = room = 0
+        first_idle: Slot | None = None
+        first_room: Slot | None = None
+        for slot in self.slots:
+            if not slot.in_flight:
+                idle += 1
+                first_idle = first_idle or slot
+            elif slot.in_flight < SLOTS_PER_WORKER:
+                room += 1
+                first_room = first_room or slot
+        return first_idle or first_room, idle, room
+
+    def _send(self, slot: Slot, take: int, now: float) -> None:
+        jobs = self._jobs
+        picked: list[Job] = []
+        while len(picked) < take and jobs:
+            job = jobs[0]
+            if job.state == DONE:
+                jobs.popleft()
+                continue
+            if job.attempts and picked:  # a retried job goes alone, see slot_lost
+                break
+            picked.append(jobs.popleft())
+            if job.attempts:
+                break
+        self.depth -= len(picked)
+        self.in_flight += 1
+        self._batch_id = batch_id = (self._batch_id + 1) & _BATCH_IDS
+        batch = Batch(batch_id, picked, now, slot)
+        for index, job in enumerate(picked):
+            job.state, job.batch, job.index = SENT, batch, index
+        slot.send(batch)
+
+
+def no_worker(spec: ModelSpec) -> str:
+    """Why a model that is registered with no workers takes no requests."""
+    name, version = spec.key
+    return (
+        f'Model "{name}" version "{version}" has no worker to serve inference request. '
+        f"Scale it up: PUT /models/{name}/{version}?min_worker=1, or `mlserve models scale {name}`"
+    )
+
+
+def queue_full(spec: ModelSpec) -> QueueFull:
+    """The queue is at its limit."""
+    return QueueFull(
+        f'Model "{spec.key.name}" has {spec.job_queue_size} requests waiting already (job_queue_size). '
+        "Send more slowly, scale up its workers, or raise job_queue_size",
+        retry_after=1.0,
+    )

@@ -1,0 +1,302 @@
+"""The one way in: every protocol submits requests and manages models through this service.
+
+Inference is a callback API (``submit``) because the fast lane needs it: a callback costs 0.2 us per request where a
+task costs 1.6 and nested coroutines 3.1. Doors that live in coroutines anyway use ``infer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlserve.core.job import Job
+from mlserve.core.messages import Chunk, InferenceRequest
+from mlserve.core.metrics import ModelStats
+from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
+from mlserve.core.pending import ModelQueue, no_worker
+from mlserve.core.ports import Clock, Engine, ModelSource
+from mlserve.core.registry import Registry, VersionHandle
+from mlserve.errors import ErrorKind, InvalidInput, ModelExists, ServeError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What ``register`` did; ``done`` is False while workers are still starting."""
+
+    key: ModelKey
+    workers: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What ``scale`` did; ``done`` is False while workers are still starting or stopping."""
+
+    key: ModelKey
+    workers: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """``ready``: every required model has a ready worker. ``models`` tells it by name, of the default version."""
+
+    live: bool
+    ready: bool
+    models: dict[str, bool]
+
+
+class InferenceService:
+    """Models, their queues and their workers behind one small interface. Not thread-safe: one event loop."""
+
+    def __init__(self, engine: Engine, source: ModelSource, clock: Clock, *, drain_grace: float = 120.0) -> None:
+        self.registry = Registry()
+        self.starting = True  # until the models named at start have been loaded
+        self.stopping = False
+        self._engine = engine
+        self._source = source
+        self._clock = clock
+        self._drain_grace = drain_grace
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    def find(self, name: str, version: str = "") -> VersionHandle:
+        """The version that serves such a request. Raises ``ModelNotFound`` or ``VersionNotFound``."""
+        return self.registry.find(name, version)
+
+    def submit(
+        self,
+        handle: VersionHandle,
+        request: InferenceRequest,
+        on_done: Callable[[Job], object],
+        on_chunk: Callable[[Job, Chunk], object],
+    ) -> Job:
+        """Queue a request; ``on_done`` is called exactly once, later. Raises ``QueueFull`` or ``NoWorker``."""
+        if self.stopping:
+            raise ServeError(
+                "The server is stopping and takes no new requests", kind=ErrorKind.NOT_READY, retry_after=1
+            )
+        return handle.queue.put(request, on_done, on_chunk)
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for this job any more."""
+        job.queue.cancel(job)
+
+    async def infer(
+        self, handle: VersionHandle, request: InferenceRequest, on_chunk: Callable[[Job, Chunk], object]
+    ) -> Job:
+        """Submit and wait for the ending, which is in ``job.result``. Cancelling the coroutine cancels the request."""
+        done: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+
+        def resolve(job: Job) -> None:
+            if not done.done():
+                done.set_result(job)
+
+        job = self.submit(handle, request, resolve, on_chunk)
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self.cancel(job)
+            raise
+
+    # -- management ---------------------------------------------------------------------------------------------------
+
+    async def register(
+        self,
+        url: str,
+        overrides: dict[str, Any],
+        *,
+        initial_workers: int | None = None,
+        synchronous: bool = True,
+        loaded_at_startup: bool = False,
+    ) -> Registered:
+        """Load a model version and start its workers.
+
+        ``initial_workers`` counts unless the model's own configuration sets ``min_workers``. Raises what the model
+        store raises, ``ModelExists``, and, when synchronous, ``WorkerStartError``; then nothing stays registered.
+        """
+        spec = await self._source.resolve(url, overrides)
+        spec = replace(spec, loaded_at_startup=loaded_at_startup)
+        try:
+            check_name(spec.key.name)
+            handle = self._open(_with_workers(spec, initial_workers))
+        except BaseException:
+            self._source.release(spec)
+            raise
+        workers = handle.spec.min_workers
+        log.info("model %s registered from %s", handle.key, url)
+        if not workers:
+            return Registered(handle.key, 0, True)
+        handle.queue.accept()
+        bring_up = self._bring_up(handle, workers)
+        if not synchronous:
+            self._keep(bring_up, f"starting workers of {handle.key}")
+            return Registered(handle.key, workers, False)
+        try:
+            await bring_up
+        except ServeError:
+            self.registry.discard(handle)
+            await self._close(handle, grace=0.0)
+            raise
+        return Registered(handle.key, workers, True)
+
+    async def scale(
+        self,
+        name: str,
+        version: str = "",
+        *,
+        min_workers: int = 1,
+        max_workers: int | None = None,
+        synchronous: bool = False,
+    ) -> Scaled:
+        """Grow to ``min_workers`` or shrink to ``max_workers``; in between nothing changes. No request is lost.
+
+        Raises NotFound errors, ``InvalidInput``, and, when synchronous, ``WorkerStartError``.
+        """
+        handle = self.find(name, version)
+        top = min_workers if max_workers is None else max_workers
+        if min_workers < 0:
+            raise InvalidInput(f"min_worker cannot be negative, got {min_workers}.")
+        if top < min_workers:
+            raise InvalidInput("max_worker cannot be less than min_worker.")
+        workers = max(min_workers, min(handle.pool.target, top))
+        handle.spec = replace(handle.spec, min_workers=min_workers, max_workers=top)
+        if workers:
+            handle.queue.accept()
+        else:
+            handle.queue.refuse(no_worker(handle.spec))
+        change = self._bring_up(handle, workers)
+        if synchronous:
+            await change
+        else:
+            self._keep(change, f"scaling {handle.key} to {workers}")
+        return Scaled(handle.key, workers, synchronous)
+
+    def set_default(self, name: str, version: str) -> None:
+        """Route requests without a version to ``version``. Raises NotFound errors."""
+        self.registry.set_default(name, version)
+        log.info("model %s: default version is now %s", name, version)
+
+    async def unregister(self, name: str, version: str = "") -> ModelKey:
+        """Take a version out of service: no new requests, the accepted ones are answered, then its workers end."""
+        handle = self.registry.remove(name, version)
+        await self._close(handle, self._drain_grace)
+        log.info("model %s unregistered", handle.key)
+        return handle.key
+
+    async def shutdown(self, grace: float) -> None:
+        """Refuse new requests, answer the accepted ones for at most ``grace`` seconds, end all workers."""
+        self.stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        handles = list(self.registry.handles())
+        await asyncio.gather(*(self._close(handle, grace) for handle in handles))
+        await self._engine.close()
+
+    # -- what can be told ---------------------------------------------------------------------------------------------
+
+    def list_models(self) -> list[tuple[str, str]]:
+        """(name, URL of the default version), by name."""
+        return [(name, model.versions[model.default].spec.url) for name, model in self.registry]
+
+    def versions(self) -> list[VersionHandle]:
+        """Every registered version."""
+        return list(self.registry.handles())
+
+    def describe(self, name: str, version: str = "") -> list[ModelDescription]:
+        """One version (the default one if none is named) or, for "all", every version. Raises NotFound errors."""
+        model = self.registry.model(name)
+        handles = list(model.versions.values()) if version == "all" else [self.find(name, version)]
+        return [
+            ModelDescription(
+                spec=handle.spec,
+                state=handle.state,
+                is_default=handle.key.version == model.default,
+                workers=handle.pool.describe(),
+                pending=handle.queue.depth,
+                ready_workers=handle.ready_workers,
+                last_error=handle.last_error,
+            )
+            for handle in handles
+        ]
+
+    def health(self) -> Health:
+        """What probes ask for.
+
+        Required is a model that was named at start or has been ready once: one that is loading for the first time by
+        API does not take a serving server out of rotation.
+        """
+        models: dict[str, bool] = {}
+        ready = not self.starting and not self.stopping
+        for name, model in self.registry:
+            handle = model.versions[model.default]
+            models[name] = handle.ready_workers > 0
+            required = handle.spec.min_workers > 0 and (handle.spec.loaded_at_startup or handle.queue.was_ready)
+            ready = ready and (models[name] or not required)
+        return Health(live=True, ready=ready, models=models)
+
+    def add_listener(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` now and after each change of what is routed where."""
+        self.registry.add_listener(callback)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _open(self, spec: ModelSpec) -> VersionHandle:
+        if self.registry.has(spec.key):
+            raise ModelExists(f"Model version {spec.key.version} is already registered for model {spec.key.name}")
+        stats = ModelStats()
+        queue = ModelQueue(spec, self._clock, stats)
+        handle = VersionHandle(spec, queue, self._engine.open(spec, queue), stats)
+        self.registry.add(handle)
+        return handle
+
+    async def _bring_up(self, handle: VersionHandle, workers: int) -> None:
+        try:
+            await handle.pool.scale(workers)
+        except ServeError as error:
+            handle.last_error = error.message
+            if not handle.pool.target:
+                handle.queue.gave_up(error)
+            raise
+        handle.last_error = ""
+
+    async def _close(self, handle: VersionHandle, grace: float) -> None:
+        handle.draining = True
+        idle = asyncio.Event()
+        handle.queue.on_idle = idle.set
+        try:
+            if not handle.queue.idle:
+                await asyncio.wait_for(idle.wait(), grace)
+        except (asyncio.TimeoutError, TimeoutError):
+            log.warning(
+                "model %s: %d requests unanswered after %g s of draining", handle.key, handle.queue.depth, grace
+            )
+        await handle.pool.stop(grace)
+        handle.queue.gave_up(ServeError("it was unregistered", kind=ErrorKind.NOT_READY))
+        self._source.release(handle.spec)
+
+    def _keep(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Run ``work`` in a task that is not lost, and say so if it fails."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def finished(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("%s failed: %s", what, error)
+
+        task.add_done_callback(finished)
+
+
+def _with_workers(spec: ModelSpec, initial_workers: int | None) -> ModelSpec:
+    """The model's own configuration of ``min_workers`` comes first, as in TorchServe; then what the caller asks for."""
+    if initial_workers is None or spec.provenance.get("min_workers", "default") != "default":
+        return spec
+    count = max(0, initial_workers)
+    return replace(spec, min_workers=count, max_workers=max(count, 1))
