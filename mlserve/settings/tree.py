@@ -1,0 +1,234 @@
+"""The settings tree: every setting of the server with its default, in frozen sections.
+
+Sections are passed down to the parts that need them and never read as globals. Times are in seconds unless the name
+says otherwise, sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from mlserve.settings.option import Option, option, options
+
+_PORT = {"low": 0, "high": 65535}
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Addresses and limits of the front end. Port 0 takes any free port."""
+
+    host: str = option("127.0.0.1", "Address that every listener binds to.", flag="--host")
+    management_host: str = option("", "Address of the management API; empty = `server.host`.")
+    metrics_host: str = option("", "Address of the metrics API; empty = `server.host`.")
+    inference_port: int = option(8080, "Port of the inference API.", flag="--inference-port", **_PORT)
+    management_port: int = option(8081, "Port of the management API.", flag="--management-port", **_PORT)
+    metrics_port: int = option(8082, "Port of the metrics API.", flag="--metrics-port", **_PORT)
+    grpc_inference_port: int = option(
+        7070,
+        "Port of the gRPC inference API.",
+        flag="--grpc-inference-port",
+        torchserve="grpc_inference_port",
+        **_PORT,
+    )
+    grpc_management_port: int = option(
+        7071,
+        "Port of the gRPC management API.",
+        flag="--grpc-management-port",
+        torchserve="grpc_management_port",
+        **_PORT,
+    )
+    insecure: bool = option(
+        False,
+        "Listen on addresses other than loopback although nothing asks callers who they are.",
+        flag="--insecure",
+        torchserve="disable_token_authorization",
+    )
+    fast_lane: bool = option(True, "Serve plain inference requests by the short path in front of the HTTP server.")
+    max_request_size: int = option(
+        64 << 20, "Largest request body.", kind="size", low=1, unit="bytes", torchserve="max_request_size"
+    )
+    max_response_size: int = option(
+        64 << 20, "Largest answer of a model.", kind="size", low=1, unit="bytes", torchserve="max_response_size"
+    )
+    max_header_size: int = option(
+        64 << 10, "Largest request line and headers together.", kind="size", low=1024, high=16 << 20, unit="bytes"
+    )
+    header_timeout: float = option(30.0, "How long a client may take to send its headers.", low=0.001, unit="s")
+    keep_alive_timeout: float = option(75.0, "How long an idle connection is kept.", low=0, unit="s")
+    shutdown_grace: float = option(
+        30.0, "How long requests that are under way may take to end at shutdown.", low=0, unit="s"
+    )
+    server_timing: bool = option(False, "Answer with a `Server-Timing` header that holds the phase timings.")
+    echo_request_id: bool = option(True, "Take a client's `x-request-id` as the request's id instead of making one.")
+    infer_content_type: bool = option(True, "Set an answer's content type from its kind where the handler set none.")
+    error_detail: str = option(
+        "summary",
+        "How much of a handler's failure a client is told.",
+        choices=("none", "summary", "traceback"),
+    )
+    handler_error_status: int = option(500, "HTTP status of a request whose handler failed.", low=400, high=599)
+    pid_file: str = option("", "Where the pid file is; empty = in the temporary directory.", flag="--pid-file")
+
+    def address(self, api: str) -> tuple[str, int]:
+        """(host, port) of ``inference``, ``management``, ``metrics``, ``grpc_inference`` or ``grpc_management``."""
+        own = getattr(self, f"{api}_host", "")
+        return own or self.host, int(getattr(self, f"{api}_port"))
+
+
+@dataclass(frozen=True)
+class ModelsSettings:
+    """Which models there are and who may bring more."""
+
+    store: str = option(
+        "", "Directory of archives and unpacked models.", flag="--model-store", torchserve="model_store"
+    )
+    load: tuple[str, ...] = option(
+        (),
+        "Models to load at start-up: `name=file.mar`, `file.mar`, a directory, a handler file, or `all`.",
+        flag="--models",
+        torchserve="load_models",
+    )
+    keep_going: bool = option(False, "Start although a model of `models.load` cannot be loaded.", flag="--keep-going")
+    model_api: bool = option(True, "Let clients register and unregister models.", torchserve="enable_model_api")
+    allowed_urls: tuple[str, ...] = option(
+        (),
+        "Regular expressions (whole URL, any case) of places that models may be fetched from.",
+        torchserve="allowed_urls",
+    )
+    default_handler: str = option("", "Handler of archives that name none.", torchserve="default_service_handler")
+
+
+@dataclass(frozen=True)
+class DefaultsSettings:
+    """What a model gets where neither its own configuration nor ``[model.NAME]`` nor the caller says otherwise."""
+
+    batch_size: int = option(1, "Most requests in one batch.", flag="--batch-size", low=1)
+    max_batch_delay_ms: float = option(
+        100.0, "Longest wait for a batch to fill.", flag="--max-batch-delay", low=0, unit="ms"
+    )
+    batch_policy: str = option(
+        "eager",
+        "`eager`: an idle worker takes what is there; `window`: wait for a full batch or the delay.",
+        choices=("eager", "window"),
+    )
+    workers: int = option(
+        0,
+        "Workers per model; 0 = one per GPU (one without GPUs) at start-up, none when registered over the API.",
+        flag="--workers",
+        low=0,
+        torchserve="default_workers_per_model",
+    )
+    job_queue_size: int = option(1000, "Most requests waiting per model.", low=1, torchserve="job_queue_size")
+    response_timeout: float = option(
+        120.0, "Longest time for one batch in a worker.", low=0.001, unit="s", torchserve="default_response_timeout"
+    )
+    startup_timeout: float = option(
+        120.0, "Longest time for a worker to load.", low=0.001, unit="s", torchserve="default_startup_timeout"
+    )
+    max_retry_timeout: float = option(300.0, "How long a worker that keeps dying is started again.", low=0, unit="s")
+    retry_on_worker_death: int = option(
+        1, "How often a request is computed again because its worker died.", low=0, high=10
+    )
+    isolate_errors: bool = option(True, "Run a failed batch again item by item, so that one bad item fails alone.")
+    reject_invalid_json: bool = option(True, "Answer 400 to a body that is declared as JSON and is not.")
+    decode_input: bool = option(
+        True, "Hand JSON and text bodies to handlers decoded.", torchserve="decode_input_request"
+    )
+    threads_per_worker: int = option(0, "CPU threads of a worker; 0 = the server's CPUs shared evenly.", low=0)
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """Which GPUs workers may use."""
+
+    ids: tuple[int, ...] | None = option(
+        None, "Physical ids such as `0,1`; `auto` = those found; `none` = CPU only.", flag="--gpus", kind="gpu_ids"
+    )
+    limit: int = option(
+        -1, "Use at most this many of the GPUs of `gpu.ids`; -1 = all.", low=-1, torchserve="number_of_gpu"
+    )
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is logged, how and where."""
+
+    level: str = option(
+        "info", "Least level that is logged.", flag="--log-level", choices=("debug", "info", "warning", "error")
+    )
+    format: str = option("text", "Form of log and access lines.", flag="--log-format", choices=("text", "json"))
+    access_log: str = option("-", "One line per request: `-` = standard error, `off`, or a file.", flag="--access-log")
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """The Prometheus endpoint."""
+
+    enabled: bool = option(True, "Serve `/metrics`.", torchserve="enable_metrics_api")
+    system: bool = option(True, "Report CPU, memory and GPU of the machine.")
+
+
+@dataclass(frozen=True)
+class ModelOverrides:
+    """The keys of a ``[model.NAME]`` table: fields of a model's specification. Unset keys are left to the model."""
+
+    batch_size: int = option(1, "Most requests in one batch.", low=1)
+    max_batch_delay_ms: float = option(100.0, "Longest wait for a batch to fill.", low=0, unit="ms")
+    batch_policy: str = option("eager", "As `defaults.batch_policy`.", choices=("eager", "window"))
+    min_workers: int = option(1, "Workers to keep.", low=0)
+    max_workers: int = option(1, "Workers to grow to.", low=0)
+    job_queue_size: int = option(1000, "Most requests waiting.", low=1)
+    response_timeout: float = option(120.0, "Longest time for one batch.", low=0.001, unit="s")
+    startup_timeout: float = option(120.0, "Longest time for a worker to load.", low=0.001, unit="s")
+    max_retry_timeout: float = option(300.0, "How long a dying worker is started again.", low=0, unit="s")
+    retry_on_worker_death: int = option(1, "How often a request survives its worker.", low=0, high=10)
+    isolate_errors: bool = option(True, "Run a failed batch again item by item.")
+    device_type: str = option("", "Where workers run; empty = a GPU where there is one.", choices=("", "cpu", "gpu"))
+    device_ids: tuple[int, ...] = option((), "Physical GPU ids to use.", kind="ints", low=0)
+    threads_per_worker: int = option(0, "CPU threads of a worker; 0 = an even share.", low=0)
+    python: str = option("", "Interpreter of the workers; empty = the server's own.")
+
+
+SECTIONS: Mapping[str, type] = {
+    "server": ServerSettings,
+    "models": ModelsSettings,
+    "defaults": DefaultsSettings,
+    "gpu": GpuSettings,
+    "log": LogSettings,
+    "metrics": MetricsSettings,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, and where each value came from.
+
+    ``model`` maps a model's name, or ``name:version``, to overrides by specification field. ``sources`` maps
+    ``server.host`` (or ``model.NAME.batch_size``) to ``default``, ``env MLSERVE_SERVER_HOST``, ``flag --host`` or
+    ``mlserve.toml:12``. ``notes`` are things the reader of the start-up log should know about the sources.
+    """
+
+    server: ServerSettings = ServerSettings()
+    models: ModelsSettings = ModelsSettings()
+    defaults: DefaultsSettings = DefaultsSettings()
+    gpu: GpuSettings = GpuSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    model: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _EMPTY)
+    sources: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    notes: tuple[str, ...] = ()
+
+
+def all_options() -> Iterator[Option]:
+    """Every option of the tree, section by section."""
+    for section, cls in SECTIONS.items():
+        yield from options(section, cls)
+
+
+def model_options() -> dict[str, Option]:
+    """The options of a ``[model.NAME]`` table, by name."""
+    return {item.name: item for item in options("model", ModelOverrides)}
