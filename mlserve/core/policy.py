@@ -1,9 +1,9 @@
 """Batching policies: pure decisions, no clock and no event loop.
 
 A policy looks at a :class:`View` of one model's queue and says how many requests to send now, or how long to wait
-before asking again. It is asked whenever something changes (a request came, a batch was answered, a worker came or went, the
-wait ran out), so it never has to remember anything. The shape of the answer, "0 = go, else wait this long", is Triton's
-``GetDynamicBatch``.
+before asking again. It is asked whenever something changes (a request came, a batch was answered, a worker came or
+went, the wait ran out), so it never has to remember anything. The shape of the answer, "0 = go, else wait this long",
+is that of Triton's ``GetDynamicBatch``.
 """
 
 from __future__ import annotations
