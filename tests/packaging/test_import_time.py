@@ -16,12 +16,8 @@ ALWAYS_LAZY = ("torch", "numpy", "PIL", "onnx", "onnxruntime", "pynvml", "pandas
 
 # (module, top-level modules that must not come with it, how many times a bare `import asyncio` it may take)
 BUDGETS = [
-    (
-        "mlserve.cli",
-        (*ALWAYS_LAZY, "aiohttp", "grpc", "rich", "uvloop", "yaml", "mlserve.server", "mlserve.engine"),
-        4.0,
-    ),
-    ("mlserve.worker.main", (*ALWAYS_LAZY, *FRONTEND_ONLY, "mlserve.server", "mlserve.core.service"), 3.0),
+    ("mlserve.cli", (*ALWAYS_LAZY, *SERVER_ONLY, "rich", "yaml", "mlserve.server", "mlserve.engine"), 4.0),
+    ("mlserve.worker.main", (*ALWAYS_LAZY, *SERVER_ONLY, "rich", "typer", "mlserve.core.service"), 3.0),
     ("mlserve.handler", (*ALWAYS_LAZY, *SERVER_ONLY, "rich", "msgspec", "asyncio"), 1.5),
 ]
 

@@ -34,7 +34,7 @@ LEVELS = {
     "cli": 5.1,
     "__main__": 5.2,
 }
-"""First name below ``mlserve`` -> level. A module imports lower levels and its own part; never a part of the same level:
+"""First name below ``mlserve`` -> level. A module imports lower levels and its own part, never another of its level:
 core and wire, protocols and archive, rest and rpc and engine don't know each other."""
 
 ONLY = {
