@@ -1,5 +1,6 @@
 """Settings: one frozen typed tree, filled from flags, environment, a file and defaults, in that order of precedence."""
 
+from mlserve.settings.load import find_config_file, load_settings
 from mlserve.settings.option import Option
 from mlserve.settings.tree import (
     DefaultsSettings,
@@ -23,5 +24,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "all_options",
+    "find_config_file",
+    "load_settings",
     "model_options",
 ]

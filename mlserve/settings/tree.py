@@ -97,6 +97,7 @@ class ModelsSettings:
     allowed_urls: tuple[str, ...] = option(
         (),
         "Regular expressions (whole URL, any case) of places that models may be fetched from.",
+        kind="regexes",
         torchserve="allowed_urls",
     )
     default_handler: str = option("", "Handler of archives that name none.", torchserve="default_service_handler")
