@@ -1,0 +1,6 @@
+"""The handlers that ship with mlserve. They are loaded by name, never imported by the server itself."""
+
+from __future__ import annotations
+
+# A manifest's handler name -> the module here that serves it, for names that archives in the wild use.
+ALIASES = {"base_handler": "base"}

@@ -1,0 +1,49 @@
+"""Class names for a model's output: ``index_to_name.json`` in the archive maps a class index to its name.
+
+A value is a name, or a list whose last element is the name (``["n02123045", "tabby"]``, as in ImageNet's own files).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "index_to_name.json"
+
+
+def load_label_mapping(path: str | Path) -> dict[str, Any] | None:
+    """The mapping in ``path``, or None if there is no such file. Raises ``ValueError`` if it is not a JSON object."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f'{path}: expected a JSON object like {{"0": "cat"}}, found {type(mapping).__name__}')
+    return mapping
+
+
+def name_of(index: int, mapping: Mapping[str, Any] | None) -> str:
+    """The name of class ``index``; the index itself where the archive has no names."""
+    if not mapping:
+        return str(index)
+    if str(index) not in mapping:
+        raise KeyError(f"{FILE} has {len(mapping)} entries and none for class {index}: it belongs to another model")
+    name = mapping[str(index)]
+    return str(name[-1] if isinstance(name, list) else name)
+
+
+def named(indices: Iterable[int], values: Iterable[float], mapping: Mapping[str, Any] | None) -> dict[str, float]:
+    """``{name: value}`` in the given order.
+
+    ImageNet has two classes called "crane": a name that is taken gets its index, so that no class is lost.
+    """
+    row: dict[str, float] = {}
+    for index, value in zip(indices, values, strict=True):
+        name = name_of(index, mapping)
+        row[f"{name} ({index})" if name in row else name] = value
+    return row

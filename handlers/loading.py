@@ -1,0 +1,141 @@
+"""Turn the files of an archive into a torch module: eager code with weights, or TorchScript.
+
+torch is imported inside the functions, so that handlers which bring another framework run where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+
+LATER = {
+    ".onnx": "onnxruntime (pip install 'mlserve[onnx]')",
+    ".so": "torch._inductor (pip install 'mlserve[torch]')",
+    ".pt2": "torch.export.load (pip install 'mlserve[torch]')",
+}
+
+
+def load_model(
+    model_file: Path | None, weights: Path | None, device: torch.device, model_class: str = ""
+) -> torch.nn.Module:
+    """The module that the archive describes, on ``device`` and in eval mode.
+
+    ``model_file`` holds the Python class, ``weights`` its ``state_dict``; weights alone must be TorchScript.
+    Raises ``ValueError`` that names the file and what was expected of it.
+    """
+    for path in (model_file, weights):
+        if path is not None and not path.is_file():
+            raise ValueError(f"The manifest names {path.name}, but the archive has no such file")
+    if model_file is not None:
+        module = load_eager(model_file, weights, model_class)
+    elif weights is not None:
+        module = load_torchscript(weights, device)
+    else:
+        raise ValueError("The archive has neither a model file nor a serialized file")
+    return module.to(device).eval()
+
+
+def load_eager(model_file: Path, weights: Path | None, model_class: str = "") -> torch.nn.Module:
+    """Make the ``nn.Module`` defined in ``model_file`` and fill in its ``state_dict``, on the CPU."""
+    import torch
+
+    model = find_model_class(model_file, model_class)()
+    if weights is None:
+        return model
+    try:
+        # weights_only: a checkpoint is data; unpickling it must not run code of whoever made it.
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{weights.name} cannot be read as a state_dict ({type(error).__name__}: {error}). "
+            "Save it with torch.save(model.state_dict(), path)"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{weights.name} holds a {type(state).__name__}; a state_dict (name -> tensor) was expected")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{weights.name} does not fit {type(model).__name__} of {model_file.name}: {error}") from error
+    return model
+
+
+def find_model_class(model_file: Path, model_class: str = "") -> type[torch.nn.Module]:
+    """The one ``nn.Module`` subclass that ``model_file`` itself defines, or the one called ``model_class``."""
+    import torch
+
+    source = _import_file(model_file)
+    found = {
+        name: value
+        for name, value in vars(source).items()
+        if isinstance(value, type) and issubclass(value, torch.nn.Module) and value.__module__ == source.__name__
+    }
+    if model_class:
+        if model_class not in found:
+            raise ValueError(f"{model_file.name} has no nn.Module called {model_class}; it has {sorted(found)}")
+        return found[model_class]
+    if len(found) != 1:
+        raise ValueError(
+            f"{model_file.name} must define exactly one nn.Module class, found {sorted(found) or 'none'}. "
+            "Set handler: {model_class: NAME} in model-config.yaml"
+        )
+    return next(iter(found.values()))
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import ``path`` under its own name, or under a private one where a module of that name is loaded already."""
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(f"_{path.stem}_model" if loaded else path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path.name} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
+    """Load a TorchScript archive."""
+    import torch
+
+    if path.suffix in LATER:
+        raise ValueError(
+            f"{path.name}: the built-in handlers cannot load {path.suffix} files. "
+            f"Override initialize() and load it with {LATER[path.suffix]}"
+        )
+    try:
+        with warnings.catch_warnings():
+            # torch 2.13 calls torch.jit deprecated; whoever serves the file is not the one who can export it anew.
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=DeprecationWarning)
+            load: Any = torch.jit.load
+            module: torch.nn.Module = load(str(path), map_location=device)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} is not a TorchScript file. If it holds a state_dict, archive it together with "
+            f"--model-file FILE.py, the file with its nn.Module class ({error})"
+        ) from error
+    return module
+
+
+def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
+    """Apply the ``pt2`` section of model-config.yaml: a backend name, or ``compile: {enable, backend, mode}``."""
+    import torch
+
+    options = {"enable": True, "backend": pt2} if isinstance(pt2, str) else pt2
+    if not isinstance(options, dict):
+        raise ValueError(f"pt2 in model-config.yaml must be a backend name or a mapping, got {pt2!r}")
+    if options.get("export"):
+        raise ValueError("pt2: export in model-config.yaml is not supported; use pt2: compile")
+    choices: dict[str, Any] = dict(options.get("compile", options))
+    if choices.pop("enable", False):
+        compiled: Any = torch.compile(module, **choices)
+        return cast("torch.nn.Module", compiled)
+    return module

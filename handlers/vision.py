@@ -1,0 +1,217 @@
+"""Image in, tensor out: what the vision handlers share.
+
+Decoding, resizing and cropping are Pillow's, which is also what torchvision does to a PIL image, so the values agree
+without torchvision being installed. Normalising is done on the whole batch, on the model's device: the images travel
+there as ``uint8``, a quarter of the bytes of ``float32``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from mlserve.handler import Context, PredictionError
+
+from .base import BaseHandler
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL.Image import Image
+
+EXPECTED = "a JPEG, PNG or other image file as the body or as the part 'data', its base64 text, or a nested list"
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What happens to an image before the model sees it; ``image:`` in model-config.yaml sets it.
+
+    ``resize`` is the length of the shorter side and ``crop`` the side of the square cut from the middle, in pixels.
+    ``mean`` and ``std`` are per channel, for values from 0 to 1.
+    ``draft`` lets libjpeg decode big JPEGs at 1/2, 1/4 or 1/8 of their size, where at least twice ``resize`` is left.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    draft: bool = True
+
+    def updated(self, options: Any, source: str = "image in model-config.yaml") -> ImageTransform:
+        """A copy with ``options`` applied. Raises ``ValueError`` that names the key at fault."""
+        if not isinstance(options, Mapping):
+            raise ValueError(f"{source}: expected a mapping, got {options!r}")
+        known = {field.name for field in fields(self)}
+        for key in options:
+            if key not in known:
+                raise ValueError(f"{source}: unknown key {key!r}; the keys are {', '.join(sorted(known))}")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+        }
+        made = replace(self, **values)
+        made.check(source)
+        return made
+
+    def check(self, source: str) -> None:
+        """Raise ``ValueError`` if a value is out of range."""
+        if not (isinstance(self.resize, int) and isinstance(self.crop, int) and 0 < self.crop <= self.resize):
+            raise ValueError(f"{source}: crop must be from 1 to resize, got crop {self.crop} and resize {self.resize}")
+        if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
+            raise ValueError(f"{source}: unknown interpolation {self.interpolation!r}; try bilinear or bicubic")
+        for key in ("mean", "std"):
+            value = getattr(self, key)
+            if not (isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)):
+                raise ValueError(f"{source}: {key} must be three numbers, one per channel, got {value!r}")
+        if not all(self.std):
+            raise ValueError(f"{source}: std must not be 0")
+
+    def decode(self, image: Image) -> Image:
+        """Read the pixels of an opened ``image``, as RGB. Raises ``OSError``, ``SyntaxError`` or ``ValueError``."""
+        if self.draft and image.format == "JPEG":
+            scale = 2 * self.resize / min(image.size)
+            image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+        return image.convert("RGB")
+
+    def pixels(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Resize and crop an RGB ``image``: an array ``[crop, crop, 3]`` of ``uint8``."""
+        import numpy as np
+        from PIL import Image as pillow
+
+        width, height = image.size
+        short = min(width, height)
+        # torchvision's rounding: the longer side is cut to a whole pixel, so its scale differs a little.
+        to = (int(self.resize * width / short), int(self.resize * height / short))
+        left, top = (round((side - self.crop) / 2) for side in to)
+        scale_x, scale_y = width / to[0], height / to[1]
+        box = (left * scale_x, top * scale_y, (left + self.crop) * scale_x, (top + self.crop) * scale_y)
+        # Only what the crop keeps is computed; the filter still reads the pixels around it.
+        resample = pillow.Resampling[self.interpolation.upper()]
+        return np.array(image.resize((self.crop, self.crop), resample, box=box))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``[n, h, w, 3]`` of ``uint8`` to ``[n, 3, h, w]`` of ``float32``."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=pixels.device).mul_(255).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).mul_(255).view(1, 3, 1, 1)
+        return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).div_(std)
+
+
+class VisionHandler(BaseHandler):
+    """Decodes images; a subclass says what the model's output means.
+
+    ``transform`` describes the preprocessing. A subclass may instead set ``image_processing`` to a callable that takes
+    the opened ``PIL.Image`` and returns a tensor, for example a ``torchvision.transforms.Compose``.
+    """
+
+    transform = ImageTransform()
+    image_processing: Callable[[Any], torch.Tensor] | None = None
+
+    def initialize(self, context: Context) -> None:
+        """Read the ``image`` section of model-config.yaml, then load the model."""
+        _require_pillow()
+        if not context.system_properties.get("limit_max_image_pixels", True):
+            from PIL import Image as pillow
+
+            pillow.MAX_IMAGE_PIXELS = None
+        options = (context.model_yaml_config or {}).get("image")
+        if options is not None:
+            self.transform = self.transform.updated(options)
+        super().initialize(context)
+
+    def preprocess(self, data: list[dict[str, Any]]) -> torch.Tensor | None:
+        """``[n, 3, crop, crop]`` of ``float32`` on the model's device. An item without a readable image is refused."""
+        import torch
+
+        items: list[torch.Tensor] = []
+        for index, row in enumerate(data):
+            try:
+                items.append(self._item(row.get("data", row.get("body"))))
+            except PredictionError as error:
+                self.refuse(index, error)
+        if not items:
+            return None
+        if all(item.dtype == torch.uint8 for item in items) and self.image_processing is None:
+            return self.transform.normalise(torch.stack(items).to(self.device))
+        return torch.stack([self._finished(item) for item in items]).to(self.device)
+
+    def _item(self, value: Any) -> torch.Tensor:
+        """Pixels ``[crop, crop, 3]`` (uint8) of an image, or the tensor ``[3, crop, crop]`` that was sent instead."""
+        import torch
+
+        if isinstance(value, list):
+            return self._tensor(value)
+        with self._open(value) as image:
+            try:
+                decoded = image if self.image_processing else self.transform.decode(image)
+                decoded.load()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise PredictionError(400, f"The image is damaged: {error}") from error
+            if self.image_processing is not None:
+                return self.image_processing(decoded)
+            return torch.from_numpy(self.transform.pixels(decoded))
+
+    def _finished(self, item: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self.image_processing is None and item.dtype == torch.uint8:
+            return self.transform.normalise(item.unsqueeze(0))[0]
+        return item
+
+    def _tensor(self, value: list[Any]) -> torch.Tensor:
+        import torch
+
+        side = self.transform.crop
+        try:
+            tensor = torch.tensor(value, dtype=torch.float32)
+        except (ValueError, TypeError) as error:
+            raise PredictionError(400, f"The nested list is not a tensor: {error}") from error
+        if self.image_processing is None and tensor.shape != (3, side, side):
+            raise PredictionError(
+                400, f"Expected a tensor of shape [3, {side}, {side}], normalised, got {list(tensor.shape)}"
+            )
+        return tensor
+
+    def _open(self, value: Any) -> Image:
+        """Read the header of an image; decoding comes later. Raises :class:`PredictionError` with status 400."""
+        from PIL import Image as pillow
+        from PIL import UnidentifiedImageError
+
+        if value is None:
+            raise PredictionError(400, f"No image in the request: expected {EXPECTED}")
+        if isinstance(value, str):
+            try:
+                text = value.partition(",")[2] if value.startswith("data:") else value  # a data: URL, as browsers make
+                value = base64.b64decode("".join(text.split()), validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise PredictionError(400, f"The text is not base64 ({error}): expected {EXPECTED}") from error
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise PredictionError(400, f"Cannot read an image from a JSON {type(value).__name__}: expected {EXPECTED}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "error", pillow.DecompressionBombWarning
+                )  # Pillow itself raises at twice its limit
+                return pillow.open(io.BytesIO(value))
+        except UnidentifiedImageError as error:
+            message = f"Not an image that Pillow can read ({len(value)} bytes): expected {EXPECTED}"
+            raise PredictionError(400, message) from error
+        except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+            raise PredictionError(413, f"The image is too large: {error} (limit_max_image_pixels)") from error
+        except (OSError, SyntaxError, ValueError) as error:
+            raise PredictionError(400, f"The image is damaged: {error}") from error
+
+
+def _require_pillow() -> None:
+    try:
+        import numpy
+        import PIL
+    except ImportError as error:
+        raise ImportError(f"Image handlers need Pillow and numpy ({error}): pip install 'mlserve[vision]'") from error
+    del numpy, PIL
