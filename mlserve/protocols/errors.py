@@ -46,7 +46,7 @@ _BY_CLASS: dict[type[ServeError], tuple[int, str]] = {
 }
 
 # Where no handler and no codec gave a type: the failure was found by the HTTP server itself.
-_BY_STATUS: dict[int, str] = {status: name for status, name in reversed(list(_BY_KIND.values()))}
+_BY_STATUS: dict[int, str] = {408: "RequestTimeoutException", **dict(reversed(list(_BY_KIND.values())))}
 
 
 def describe_error(error: ServeError, *, handler_status: int = 500, detail: str = "none") -> tuple[int, str, str]:

@@ -1,0 +1,370 @@
+"""The management API of TorchServe as pure translation: paths and parameters -> calls, results -> JSON.
+
+REST and gRPC doors share it. Parameters are lenient where TorchServe's are, because deployed scripts lean on that: a
+number that cannot be read counts as not given. A number that can be read but makes no sense is an ``InvalidInput``
+that names the parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, WorkerInfo
+from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound
+
+PROCESSING = "Processing worker updates..."
+MAX_WORKERS = 1000  # per version: a typing error must not fork a machine to death
+
+REGISTER_PARAMETERS = (
+    "url", "model_name", "runtime", "handler", "batch_size", "max_batch_delay", "initial_workers", "synchronous",
+    "response_timeout", "startup_timeout", "s3_sse_kms",
+)  # fmt: skip
+SCALE_PARAMETERS = ("min_worker", "max_worker", "synchronous", "timeout", "number_gpu", "model_version")
+LIST_PARAMETERS = ("limit", "next_page_token")
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,10}(\.[0-9]{1,9})?")
+_INT32 = 1 << 31  # numbers beyond TorchServe's ints cannot be read there either
+_RUNTIMES = ("python", "python3")
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a request asks for: one of the actions of :func:`route`, and for which model."""
+
+    action: str
+    name: str = ""
+    version: str = ""
+
+
+class WrongMethod(MethodNotAllowed):
+    """The path exists; ``allowed`` are the methods it takes."""
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__("")
+        self.allowed = tuple(allowed)
+
+
+def route(method: str, raw_path: str) -> Route:
+    """Find the action for a method and a percent-encoded path without query.
+
+    Empty segments at the end do not count. Raises :class:`RouteNotFound` or :class:`WrongMethod`.
+    """
+    segments = [unquote(segment) for segment in raw_path.split("/")[1:]]
+    while segments and not segments[-1]:
+        segments.pop()
+    if "" in segments:
+        raise RouteNotFound("")
+    actions, name, version = _actions(segments)
+    action = actions.get("GET" if method == "HEAD" else method)
+    if action is None:
+        raise WrongMethod(tuple(actions))
+    return Route(action, name, version)
+
+
+def _actions(segments: Sequence[str]) -> tuple[dict[str, str], str, str]:
+    """(method -> action, model name, version) of a path."""
+    if not segments:
+        return {"OPTIONS": "api"}, "", ""
+    head, rest = segments[0], segments[1:]
+    if segments == ["api-description"]:
+        return {"GET": "api"}, "", ""
+    if head == "v1" and len(segments) == 3 and segments[1] == "models":
+        return {"GET": "readiness"}, segments[2], ""
+    if head != "models":
+        raise RouteNotFound("")
+    if not rest:
+        return {"GET": "list", "POST": "register"}, "", ""
+    name = rest[0]
+    version = rest[1] if len(rest) > 1 else ""
+    if len(rest) == 3 and rest[2] == "set-default":
+        return {"PUT": "set_default", "GET": "describe"}, name, version
+    if len(rest) > 2:  # TorchServe describes whatever follows the version, and takes nothing else there
+        return {"GET": "describe"}, name, version
+    actions = {"GET": "describe", "PUT": "scale", "DELETE": "unregister"}
+    return (actions if version else {**actions, "OPTIONS": "model_api"}), name, version
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegisterCall:
+    """Arguments of ``InferenceService.register``; ``overrides`` holds explicit values only."""
+
+    url: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    initial_workers: int | None = None
+    synchronous: bool = True
+
+
+@dataclass(frozen=True)
+class ScaleCall:
+    """Arguments of ``InferenceService.scale``. ``version`` is the ``model_version`` parameter."""
+
+    version: str = ""
+    min_workers: int = 1
+    max_workers: int = 1
+    synchronous: bool = False
+
+
+@dataclass(frozen=True)
+class ListCall:
+    """A page of the model list: at most ``limit`` models from position ``offset`` on."""
+
+    limit: int = 100
+    offset: int = 0
+
+
+def read_parameters(query: Mapping[str, str], content_type: str, body: bytes) -> dict[str, Any]:
+    """Parameters from the query and, where there is one, from a JSON body; the body's win.
+
+    ``query`` must yield the first value of a repeated key. Raises :class:`InvalidInput` for a body that is declared
+    as JSON and is not a JSON object.
+    """
+    parameters: dict[str, Any] = {name: query[name] for name in query}
+    if body.strip() and content_type.partition(";")[0].strip().lower() == "application/json":
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(f"The request body is not valid JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise InvalidInput(f"The request body must be a JSON object, got {type(document).__name__}")
+        parameters.update((name, value) for name, value in document.items() if value is not None)
+    return parameters
+
+
+def parse_register(parameters: Mapping[str, Any]) -> RegisterCall:
+    """Raises :class:`InvalidInput`, or :class:`ModelNotFound` for a URL that cannot name a model."""
+    url = _text(parameters, "url")
+    if url is None:
+        raise InvalidInput("Parameter url is required.")
+    if not url:
+        raise ModelNotFound("empty url")
+    if ".." in url:
+        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+    if _boolean(parameters, "s3_sse_kms", False):
+        raise InvalidInput("s3_sse_kms=true is not supported: register a presigned https URL instead")
+    overrides: dict[str, Any] = {}
+    for name in ("model_name", "handler", "runtime"):
+        if text := _text(parameters, name):
+            overrides[name] = text
+    if overrides.get("runtime", "python") not in _RUNTIMES:
+        raise InvalidInput(f"Invalid RuntimeType value: {overrides['runtime']}")
+    batch_size = _integer(parameters, "batch_size")
+    if batch_size is not None:
+        overrides["batch_size"] = _at_least("batch_size", batch_size, 1)
+    delay = _number(parameters, "max_batch_delay")
+    if delay is not None:
+        overrides["max_batch_delay_ms"] = _at_least("max_batch_delay", delay, 0)
+    for name in ("response_timeout", "startup_timeout"):
+        seconds = _number(parameters, name)
+        if seconds is not None:
+            if seconds <= 0:
+                raise InvalidInput(f"{name} must be greater than 0 seconds, got {seconds:g}")
+            overrides[name] = seconds
+    workers = _integer(parameters, "initial_workers")
+    if workers is not None:
+        workers = _at_most("initial_workers", max(0, workers), MAX_WORKERS)
+    return RegisterCall(url, overrides, workers, _boolean(parameters, "synchronous", True))
+
+
+def parse_scale(parameters: Mapping[str, Any]) -> ScaleCall:
+    """Raises :class:`InvalidInput`. ``timeout`` and ``number_gpu`` are accepted and, as in TorchServe, do nothing."""
+    low = _integer(parameters, "min_worker")
+    low = 1 if low is None else _at_most("min_worker", _at_least("min_worker", low, 0), MAX_WORKERS)
+    high = _integer(parameters, "max_worker")
+    high = low if high is None else _at_most("max_worker", high, MAX_WORKERS)
+    if high < low:
+        raise InvalidInput("max_worker cannot be less than min_worker.")
+    return ScaleCall(_text(parameters, "model_version") or "", low, high, _boolean(parameters, "synchronous", False))
+
+
+def parse_list(parameters: Mapping[str, Any]) -> ListCall:
+    """A limit of 1 to 100, else 100 (0 stays 0 and gives an empty page); a token that cannot be read is 0."""
+    limit = _integer(parameters, "limit")
+    offset = _integer(parameters, "next_page_token")
+    return ListCall(
+        limit=100 if limit is None or not 0 <= limit <= 100 else limit,
+        offset=0 if offset is None or offset < 0 else offset,
+    )
+
+
+def _text(parameters: Mapping[str, Any], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidInput(f"Parameter {name} must be a text, got {type(value).__name__}")
+    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InvalidInput(f"Parameter {name} must not hold control characters")
+    return value
+
+
+def _number(parameters: Mapping[str, Any], name: str) -> float | None:
+    """The value of a parameter that may have decimals, or None where there is no readable one."""
+    value = parameters.get(name)
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value)
+    if not isinstance(value, (int, float)) or not -_INT32 <= value < _INT32:
+        return None
+    return float(value)
+
+
+def _integer(parameters: Mapping[str, Any], name: str) -> int | None:
+    value = parameters.get(name)
+    if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        return None
+    number = _number(parameters, name)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _boolean(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    """As Java's parseBoolean: "true" in any case is true, any other text is false."""
+    value = parameters.get(name)
+    if value is None:
+        return default
+    return value.lower() == "true" if isinstance(value, str) else value is True
+
+
+def _at_least(name: str, value: Any, low: int) -> Any:
+    if value < low:
+        raise InvalidInput(f"{name} must be at least {low}, got {value:g}")
+    return value
+
+
+def _at_most(name: str, value: int, high: int) -> int:
+    if value > high:
+        raise InvalidInput(f"{name} must be at most {high}, got {value}")
+    return value
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def status_json(text: str) -> dict[str, Any]:
+    """The answer of everything that changes something."""
+    return {"status": text}
+
+
+def registered_text(key: ModelKey, workers: int) -> str:
+    """What a finished registration says."""
+    text = f'Model "{key.name}" Version: {key.version} registered with {workers} initial workers'
+    return text if workers else f"{text}. Use scale workers API to add workers for the model."
+
+
+def scaled_text(name: str, version: str, workers: int) -> str:
+    """What finished scaling says; ``version`` is empty where the request named none."""
+    return f"Workers scaled to {workers} for model: {name}" + (f", version: {version}" if version else "")
+
+
+def default_text(name: str, version: str) -> str:
+    """What set-default says."""
+    return f'Default version successfully updated for model "{name}" to "{version}"'
+
+
+def unregistered_text(name: str) -> str:
+    """What unregister says."""
+    return f'Model "{name}" unregistered'
+
+
+def list_json(models: Sequence[tuple[str, str]], call: ListCall) -> dict[str, Any]:
+    """A page of (name, url) pairs. The token is there up to and including an exactly full last page."""
+    end = call.offset + call.limit
+    page: dict[str, Any] = {"nextPageToken": str(end)} if end <= len(models) else {}
+    page["models"] = [{"modelName": name, "modelUrl": url} for name, url in models[call.offset : end]]
+    return page
+
+
+def describe_json(model: ModelDescription, gpu_usage: Callable[[int], str] | None = None) -> dict[str, Any]:
+    """One element of the describe answer: TorchServe's keys in its order, then mlserve's own.
+
+    ``gpu_usage`` gives TorchServe's one-line text about a physical GPU id.
+    """
+    spec = model.spec
+    return {
+        "modelName": spec.key.name,
+        "modelVersion": spec.key.version,
+        "modelUrl": spec.url,
+        "runtime": spec.runtime,
+        "minWorkers": spec.min_workers,
+        "maxWorkers": spec.max_workers,
+        "batchSize": spec.batch_size,
+        "maxBatchDelay": _plain(spec.max_batch_delay_ms),
+        "responseTimeout": _plain(spec.response_timeout),
+        "startupTimeout": _plain(spec.startup_timeout),
+        "maxRetryTimeoutInSec": _plain(spec.max_retry_timeout),
+        "clientTimeoutInMills": 0,
+        "parallelType": "",
+        "parallelLevel": 0,
+        "deviceType": _device_type(spec, model.workers),
+        **({"deviceIds": list(spec.device_ids)} if spec.device_ids else {}),
+        "continuousBatching": False,
+        "useJobTicket": False,
+        "useVenv": bool(spec.python),
+        "stateful": False,
+        "sequenceMaxIdleMSec": 0,
+        "sequenceTimeoutMSec": 0,
+        "maxNumSequence": 0,
+        "maxSequenceJobQueueSize": 0,
+        "loadedAtStartup": spec.loaded_at_startup,
+        "workers": [worker_json(worker, gpu_usage) for worker in model.workers],
+        "jobQueueStatus": {
+            "remainingCapacity": max(0, spec.job_queue_size - model.pending),
+            "pendingRequests": model.pending,
+        },
+        "state": model.state,
+        "defaultVersion": model.is_default,
+        "batchPolicy": spec.batch_policy,
+        "lastError": model.last_error,
+        "provenance": dict(spec.provenance),
+    }
+
+
+def worker_json(worker: WorkerInfo, gpu_usage: Callable[[int], str] | None = None) -> dict[str, Any]:
+    """One worker of the describe answer."""
+    gpu = worker.gpu_id
+    return {
+        "id": str(worker.worker_id),
+        "startTime": timestamp(worker.started_at),
+        "status": "READY" if worker.state.upper() == "READY" else "UNLOADING",
+        "memoryUsage": worker.memory_bytes,
+        "pid": worker.pid,
+        "gpu": gpu is not None,
+        "gpuUsage": "N/A" if gpu is None or gpu_usage is None else gpu_usage(gpu),
+        "state": worker.state,
+        "device": worker.device,
+        "restarts": worker.restarts,
+        "lastExit": worker.last_exit,
+        "traceback": worker.traceback,
+        "logTail": list(worker.log_tail)[-50:],
+    }
+
+
+def timestamp(seconds: float) -> str:
+    """ISO 8601 in UTC with milliseconds, as ``2026-11-21T08:03:23.004Z``; ``seconds`` since the epoch."""
+    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _plain(value: float) -> int | float:
+    """Whole numbers without a decimal point: TorchServe's clients parse integers here."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _device_type(spec: ModelSpec, workers: Sequence[WorkerInfo]) -> str:
+    if spec.device_type:
+        return spec.device_type
+    return "gpu" if any(worker.gpu_id is not None for worker in workers) else "cpu"
