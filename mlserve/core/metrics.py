@@ -69,6 +69,12 @@ class Histogram:
         """How many values were observed."""
         return sum(self.counts)
 
+    def copy(self) -> Histogram:
+        """The numbers of this moment, for somebody who reads them in another thread."""
+        twin = Histogram.__new__(Histogram)
+        twin.bounds, twin.counts, twin.total = self.bounds, self.counts.copy(), self.total
+        return twin
+
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound as text, how many values at or below it), ending with ``+Inf``."""
         rows: list[tuple[str, float]] = []
@@ -113,6 +119,12 @@ class CustomMetrics:
             self.values[series] = known + value
         else:
             self.values[series] = value
+
+    def copy(self) -> CustomMetrics:
+        """The numbers of this moment, for somebody who reads them in another thread."""
+        twin = CustomMetrics()
+        twin.values, twin.dropped = self.values.copy(), self.dropped
+        return twin
 
 
 class ModelStats:
@@ -167,3 +179,11 @@ class ModelStats:
         """
         self.requests[reason] += 1
         self.rejections[reason] = self.rejections.get(reason, 0) + 1
+
+    def copy(self) -> ModelStats:
+        """The numbers of this moment, for somebody who reads them in another thread."""
+        twin = ModelStats.__new__(ModelStats)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(twin, name, value if isinstance(value, int) else value.copy())
+        return twin

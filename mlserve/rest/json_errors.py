@@ -1,0 +1,136 @@
+"""Errors of the aiohttp apps as JSON, wherever they arise.
+
+aiohttp answers in two places by itself, with text or HTML: for exceptions that leave a handler, and, before any
+handler runs, for bytes that are no HTTP or headers that are too long. A middleware covers the first, a connection
+class the second; :class:`JsonErrorsRunner` is an ``AppRunner`` whose connections are of that class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from mlserve.errors import ServeError
+from mlserve.protocols.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, describe_error, error_body
+from mlserve.protocols.errors import type_for_status as type_for
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_FIXED = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+
+def error_response(status: int, type_name: str, message: str) -> web.Response:
+    """The JSON error body with its status."""
+    return web.Response(status=status, body=error_body(status, type_name, message), content_type="application/json")
+
+
+def serve_error_response(error: ServeError, *, detail: str = "none", handler_status: int = 500) -> web.Response:
+    """A :class:`ServeError` as a response; ``detail`` is the setting ``server.error_detail``."""
+    response = error_response(*describe_error(error, detail=detail, handler_status=handler_status))
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if allowed := getattr(error, "allowed", ()):
+        response.headers["Allow"] = ", ".join(allowed)
+    return response
+
+
+def http_exception_response(error: web.HTTPException, *, limit_setting: str) -> web.Response:
+    """One of aiohttp's own failures in our words; ``limit_setting`` names what bounds the body, for a 413."""
+    status = error.status
+    message = _FIXED.get(status, error.text or error.reason)
+    if status == 413:
+        message = f"The request body is larger than allowed; the limit is {limit_setting}"
+    response = error_response(status, type_for(status), message)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def json_errors(
+    *, detail: str = "none", limit_setting: str = "server.max_request_size", echo_request_id: bool = True
+) -> Any:
+    """The outermost middleware of an app: a request id on every answer, and every exception as the JSON body."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = request.headers.get("x-request-id", "") if echo_request_id else ""
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = str(uuid.uuid4())
+        try:
+            response = await handler(request)
+        except ServeError as error:
+            response = serve_error_response(error, detail=detail)
+        except web.HTTPException as error:
+            response = http_exception_response(error, limit_setting=limit_setting)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("request %s: %s %s failed", request_id, request.method, request.path)
+            response = error_response(500, type_for(500), INTERNAL_ERROR)
+        if not response.prepared:
+            response.headers["x-request-id"] = request_id
+            response.headers["Cache-Control"] = "no-cache; no-store, must-revalidate, private"
+        return response
+
+    return middleware
+
+
+class JsonErrorsConnection(web.RequestHandler):
+    """A connection that answers broken HTTP with the JSON body instead of a text or HTML page."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Called by aiohttp where no handler can: parse errors, and failures past the middleware."""
+        if request.writer is not None and request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already; the connection can only be closed")
+        if status >= 500:
+            log.error("request from %s failed", request.remote, exc_info=exc)
+            text = INTERNAL_ERROR
+        else:
+            log.debug("request from %s refused: %s", request.remote, message or exc)
+            text = "Invalid HTTP message."
+            if message:
+                text += f" {message.strip().splitlines()[0]}"
+        response = error_response(status, type_for(status), text)
+        response.force_close()
+        return response
+
+
+class JsonErrorsServer(web.Server):
+    """Makes a :class:`JsonErrorsConnection` for each accepted socket."""
+
+    def __call__(self) -> web.RequestHandler:
+        """The protocol of a new connection."""
+        return JsonErrorsConnection(self, loop=self._loop, **self._kwargs)
+
+
+class JsonErrorsRunner(web.AppRunner):
+    """``AppRunner`` with connections that never show aiohttp's own error pages."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return JsonErrorsServer(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            loop=plain._loop,
+            **plain._kwargs,
+        )
