@@ -1,0 +1,122 @@
+"""A batch as the frames between the processes say it, both ways. No I/O; part of the hot path.
+
+Parts of 256 KiB and more go through the shared arena where it has room; below that, copying through the socket is
+cheaper than the bookkeeping (measured: 150 KiB 18 us by socket and 12 us copied out, 1 MiB 139 us and 47 us as a view).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlserve.core.messages import InferenceResponse
+from mlserve.errors import ErrorKind, ServeError
+from mlserve.wire.arena import ARENA_FROM, Arena, ArenaError
+from mlserve.wire.frames import MAX_BODY
+from mlserve.wire.payload import BatchMeta, ItemMeta, ItemResult, PartMeta, ResultMeta
+
+if TYPE_CHECKING:
+    from mlserve.core.job import Batch
+
+decode_meta = msgspec.msgpack.Decoder(ResultMeta).decode
+_KINDS = {kind.value: kind for kind in ErrorKind}
+
+
+class Malformed(Exception):
+    """A worker's answer that contradicts itself or the batch it answers."""
+
+
+class Outgoing:
+    """A batch ready to be written: its metadata, its bodies in order, their length, and what it holds in the arena."""
+
+    __slots__ = ("bodies", "length", "meta", "offsets")
+
+    def __init__(self, batch: Batch, arena: Arena | None) -> None:
+        self.bodies: list[bytes | memoryview] = []
+        self.offsets: list[int] = []
+        self.length = 0
+        items: list[ItemMeta] = []
+        for job in batch.jobs:
+            request = job.request
+            parts: list[PartMeta] = []
+            for part in request.parts:
+                size = len(part.data)
+                if size >= ARENA_FROM and arena is not None:
+                    parts.append(self._large(part.name, part.content_type, part.data, size, arena))
+                    continue
+                self.bodies.append(part.data)
+                self.length += size
+                parts.append(PartMeta(part.name, part.content_type, size))
+            headers = request.headers  # any sequence of pairs: on the wire they are arrays all the same
+            items.append(
+                ItemMeta(request.request_id, parts, headers, request.explain, request.url_path)  # type: ignore[arg-type]
+            )
+        self.meta = BatchMeta(items)
+
+    def _large(self, name: str, content_type: str, data: bytes | memoryview, size: int, arena: Arena) -> PartMeta:
+        offset = arena.alloc(size)
+        if offset is None:  # full: this part goes by the socket
+            self.bodies.append(data)
+            self.length += size
+            return PartMeta(name, content_type, size)
+        arena.write(offset, data)
+        self.offsets.append(offset)
+        return PartMeta(name, content_type, size, offset)
+
+    @property
+    def too_large(self) -> bool:
+        """True when no frame can hold it."""
+        return self.length > MAX_BODY
+
+
+def decode_results(
+    meta: ResultMeta, body: memoryview, count: int, arena: Arena | None
+) -> tuple[list[InferenceResponse | ServeError], bool]:
+    """The results of a batch of ``count`` items, and whether some of them were in the reply arena.
+
+    Bodies are views of the frame, or copies out of the arena. Raises :class:`Malformed`.
+    """
+    if len(meta.items) != count:
+        raise Malformed(f"{len(meta.items)} results for a batch of {count}")
+    results: list[InferenceResponse | ServeError] = []
+    position, in_arena = 0, False
+    for item in meta.items:
+        if item.error:
+            results.append(_error(item))
+            continue
+        if item.offset >= 0:
+            in_arena = True
+            data: bytes | memoryview = _copy(arena, item)
+        else:
+            end = position + item.length
+            data = body[position:end]
+            position = end
+        results.append(InferenceResponse(data, item.content_type, item.status, item.reason, item.headers))
+    if position != len(body):
+        raise Malformed(f"results of {position} bytes in a body of {len(body)}")
+    return results, in_arena
+
+
+def _copy(arena: Arena | None, item: ItemResult) -> bytes:
+    if arena is None:
+        raise Malformed("a result in an arena that there is not")
+    try:
+        return bytes(arena.view(item.offset, item.length))
+    except ArenaError as error:
+        raise Malformed(str(error)) from None
+
+
+def _error(item: ItemResult) -> ServeError:
+    return ServeError(
+        item.message,
+        kind=_KINDS.get(item.error, ErrorKind.INTERNAL),
+        status=item.status if item.status != 200 else None,
+        detail=item.detail,
+    )
+
+
+def all_failed(batch: Batch, error: ServeError) -> Sequence[ServeError]:
+    """The same error for every item."""
+    return [error] * len(batch.jobs)

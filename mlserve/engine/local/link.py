@@ -1,0 +1,255 @@
+"""The socket to one worker: batches down, results up. This is the hot path; the worker's life is in ``supervisor``.
+
+One write and one read per batch, no task, no future. Results match by batch id, never by order. Times are
+``time.monotonic()``, which all processes of a host share; the loop's own clock is not used for them, because uvloop's
+has a resolution of a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+
+from mlserve.core.messages import Chunk, InferenceResponse
+from mlserve.core.ports import BatchReport
+from mlserve.engine.local.batches import Malformed, Outgoing, all_failed, decode_meta, decode_results
+from mlserve.errors import ErrorKind, ServeError
+from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta, frame, header
+from mlserve.wire.payload import CancelMeta, ChunkMeta, Hello, Load, LoadFailed, LogRecordMeta, Ready
+
+if TYPE_CHECKING:
+    from mlserve.core.job import Batch
+    from mlserve.core.ports import SlotEvents
+    from mlserve.wire.arena import Arena
+
+log = logging.getLogger(__name__)
+
+_BATCH, _RESULT, _CHUNK, _PONG = int(Kind.BATCH), int(Kind.RESULT), int(Kind.CHUNK), int(Kind.PONG)
+_JOIN_BELOW = 32 << 10  # one buffer is cheaper to write than many small ones: joining 32 KiB takes 1.5 us
+_decode_chunk = msgspec.msgpack.Decoder(ChunkMeta).decode
+_decode_log = msgspec.msgpack.Decoder(LogRecordMeta).decode
+
+
+class LinkOwner(Protocol):
+    """Who is told what is no business of the queue's."""
+
+    def link_hello(self, hello: Hello) -> None:
+        """The worker's program runs."""
+
+    def link_ready(self, ready: Ready) -> None:
+        """The worker has loaded the model."""
+
+    def link_failed(self, failed: LoadFailed) -> None:
+        """The worker could not load the model and will exit."""
+
+    def link_log(self, record: LogRecordMeta) -> None:
+        """A record of the worker's ``logging``."""
+
+    def link_fault(self, slug: str, text: str) -> None:
+        """The worker cannot be used any more and must be killed."""
+
+    def link_closed(self) -> None:
+        """End of the stream: the worker is gone or going."""
+
+
+class WorkerLink(asyncio.Protocol):
+    """A loaded worker as the queue sees it (``core.ports.Slot``), and the stream to it.
+
+    ``progress`` is when the batch at the head was last heard of, or could have begun; ``heard`` when anything came.
+    """
+
+    def __init__(
+        self,
+        worker_id: int,
+        events: SlotEvents,
+        owner: LinkOwner,
+        request_arena: Arena | None = None,
+        reply_arena: Arena | None = None,
+    ) -> None:
+        self.worker_id = worker_id
+        self.in_flight = 0
+        self.progress = self.heard = monotonic()
+        self._events = events
+        self._owner = owner
+        self._request_arena = request_arena
+        self._reply_arena = reply_arena
+        self._sent: dict[int, tuple[Batch, float, list[int]]] = {}
+        self._reader = FrameReader()
+        self._drained: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # -- Slot ---------------------------------------------------------------------------------------------------------
+
+    def send(self, batch: Batch) -> None:
+        """See ``core.ports.Slot``. Bodies are not copied, except into the arena or where the whole batch is small."""
+        out = Outgoing(batch, self._request_arena)
+        now = monotonic()
+        if not self.in_flight:
+            self.progress = now
+        self.in_flight += 1
+        self._sent[batch.batch_id] = (batch, now, out.offsets)
+        if out.too_large:
+            self._refuse(batch, out)
+            return
+        if self._transport is None:  # lost a moment ago: slot_lost will name this batch
+            return
+        meta = encode_meta(out.meta)
+        length = out.length
+        head = header(_BATCH, batch.batch_id, len(meta), length)
+        if length < _JOIN_BELOW:
+            self._transport.write(b"".join((head, meta, *out.bodies)))
+        else:
+            self._transport.writelines([head, meta, *out.bodies])
+
+    def cancel(self, batch: Batch, index: int) -> None:
+        """See ``core.ports.Slot``."""
+        if batch.batch_id in self._sent:
+            self._write(frame(Kind.CANCEL, batch.batch_id, CancelMeta(index)))
+
+    # -- what the worker's owner calls --------------------------------------------------------------------------------
+
+    def load(self, message: Load) -> None:
+        """Tell the worker what to load."""
+        self._write(frame(Kind.LOAD, meta=message))
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._write(frame(Kind.PING))
+
+    def drain(self) -> None:
+        """Tell the worker to end when it has answered everything."""
+        self._write(frame(Kind.DRAIN))
+
+    async def drained(self) -> None:
+        """Return when no batch is in flight; for ever if the worker dies first."""
+        if self.in_flight:
+            self._drained = self._drained or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    async def closed(self, timeout: float) -> None:
+        """Return at the end of the stream, or after ``timeout`` seconds."""
+        await asyncio.wait({self._end}, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the stream; what has been received is not looked at any more."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def abandon(self) -> list[Batch]:
+        """Forget the batches in flight and return them, oldest first."""
+        left = list(self._sent.values())
+        self._sent.clear()
+        self.in_flight -= len(left)
+        for _batch, _sent, offsets in left:
+            self._free(offsets)
+        return [batch for batch, _sent, _offsets in left]
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut frames and act on each. Whatever the worker sends, nothing is raised: a bad frame is its end."""
+        self.heard = now = monotonic()
+        try:
+            for frm in self._reader.feed(data):
+                if frm.kind == _RESULT:
+                    self._result(frm, now)
+                elif frm.kind == _CHUNK:
+                    self._chunk(frm, now)
+                elif frm.kind != _PONG:
+                    self._other(frm)
+        except (FrameError, Malformed, msgspec.MsgspecError) as error:
+            self._owner.link_fault("protocol_error", f"sent a frame that cannot be read: {error}")
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end of the stream."""
+        self._transport = None
+        if not self._end.done():
+            self._end.set_result(None)
+        self._owner.link_closed()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _result(self, frm: Frame, now: float) -> None:
+        meta = decode_meta(frm.meta)
+        entry = self._sent.get(frm.batch_id)
+        if entry is None:
+            return
+        batch, sent, offsets = entry
+        results, in_arena = decode_results(meta, frm.body, len(batch.jobs), self._reply_arena)
+        del self._sent[frm.batch_id]
+        if offsets:
+            self._free(offsets)
+        if in_arena:
+            self._write(header(Kind.RELEASE, frm.batch_id))
+        transfer = (meta.received - sent) + (now - meta.finished)
+        report = BatchReport(transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics)
+        self.progress = now
+        self._done(batch, results, report)
+
+    def _done(self, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport) -> None:
+        self.in_flight -= 1
+        try:
+            self._events.batch_done(self, batch, results, report)
+        except Exception:  # a fault of the server's own must not end a healthy worker
+            log.exception("could not take the results of batch %d", batch.batch_id)
+        if self._drained is not None and not self.in_flight:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _chunk(self, frm: Frame, now: float) -> None:
+        meta = _decode_chunk(frm.meta)
+        entry = self._sent.get(frm.batch_id)
+        if entry is None:
+            return
+        batch = entry[0]
+        if not 0 <= meta.index < len(batch.jobs):
+            raise Malformed(f"a chunk for item {meta.index} of a batch of {len(batch.jobs)}")
+        self.progress = now
+        try:
+            self._events.item_chunk(batch, meta.index, Chunk(bytes(frm.body), meta.content_type))
+        except Exception:
+            log.exception("could not take a chunk of batch %d", frm.batch_id)
+
+    def _other(self, frm: Frame) -> None:
+        if frm.kind == Kind.LOG:
+            self._owner.link_log(_decode_log(frm.meta))
+        elif frm.kind == Kind.HELLO:
+            self._owner.link_hello(msgspec.msgpack.decode(frm.meta, type=Hello))
+        elif frm.kind == Kind.READY:
+            self._owner.link_ready(msgspec.msgpack.decode(frm.meta, type=Ready))
+        elif frm.kind == Kind.FAILED:
+            self._owner.link_failed(msgspec.msgpack.decode(frm.meta, type=LoadFailed))
+        else:
+            raise Malformed(f"a frame of kind {frm.kind}, which workers do not send")
+
+    def _refuse(self, batch: Batch, out: Outgoing) -> None:
+        """Answer a batch that no frame can hold, in the next turn: the queue is in the middle of sending it."""
+        del self._sent[batch.batch_id]
+        self._free(out.offsets)
+        error = ServeError(
+            f"The requests of one batch have {out.length} bytes together, more than a worker takes: "
+            "lower batch_size or max_request_size",
+            kind=ErrorKind.TOO_LARGE,
+        )
+        asyncio.get_running_loop().call_soon(self._done, batch, all_failed(batch, error), BatchReport())
+
+    def _free(self, offsets: list[int]) -> None:
+        if self._request_arena is not None:
+            for offset in offsets:
+                self._request_arena.free(offset)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)

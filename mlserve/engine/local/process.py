@@ -1,0 +1,132 @@
+"""One operating system process: started with a socket and two pipes, watched, ended and reaped.
+
+A worker leads a session of its own: Ctrl-C at the terminal reaches the server only, which then drains, and what a
+handler has started itself ends with it. The process is not reaped before its group has been ended, so a process id that
+is signalled here can never have become somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+
+from mlserve.engine.local.logs import PipeReader, WorkerLog
+
+
+class WorkerProcess:
+    """A running child and this side of its socket. ``exited`` gets its exit status, negative for a signal."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket, pipes: list[PipeReader]) -> None:
+        self.pid = popen.pid
+        self.sock = sock
+        self._popen = popen
+        self._pipes = pipes
+        self._loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        self._pidfd = -1
+        self._watch()
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        log: WorkerLog,
+        pass_fds: Sequence[int] = (),
+    ) -> WorkerProcess:
+        """Start ``command`` with ``--fd N`` for its end of a socket pair. Raises OSError if that cannot be done.
+
+        The start itself runs in a thread: it waits for the child's exec, which takes milliseconds on a busy machine.
+        """
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [*command, "--fd", str(theirs.fileno())],
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out_write,
+                stderr=err_write,
+                pass_fds=(theirs.fileno(), *pass_fds),
+                start_new_session=True,
+            )
+
+        try:
+            popen = await _finish(loop.run_in_executor(None, start))
+        except BaseException:
+            ours.close()
+            os.close(out_read)
+            os.close(err_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+        ours.setblocking(False)
+        pipes = [PipeReader(loop, out_read, logging.INFO, log), PipeReader(loop, err_read, logging.WARNING, log)]
+        return cls(popen, ours, pipes)
+
+    def terminate(self) -> None:
+        """Ask the worker to end (SIGTERM)."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the worker now, with all it has started."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if not self.exited.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def _watch(self) -> None:
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or a sandbox without the call
+            threading.Thread(target=self._wait, name=f"wait-{self.pid}", daemon=True).start()
+        else:
+            self._loop.add_reader(self._pidfd, self._reap)
+
+    def _wait(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(self._reap)
+
+    def _reap(self) -> None:
+        if self.exited.done():
+            return
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self.kill()  # what is left of its process group; the process itself is a zombie until the next line
+        code = self._popen.wait()
+        for pipe in self._pipes:
+            pipe.close()
+        self.exited.set_result(code)
+
+
+async def _finish(future: asyncio.Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The result of ``future``. If the caller is cancelled meanwhile, the child that it will start ends at once."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            popen = await future
+            popen.kill()
+            popen.wait()
+        raise

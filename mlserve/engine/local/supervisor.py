@@ -1,0 +1,333 @@
+"""One worker's life, over all the processes it takes: start, load, watch, bury, wait, start again.
+
+``_run`` is the life as prose; what happens in between arrives as callbacks of the link. States change only by
+``core.lifecycle``; every step is logged and told to whoever shows progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+from mlserve.core.lifecycle import Backoff, WorkerEvent, WorkerState, advance
+from mlserve.core.model import ModelSpec, WorkerInfo
+from mlserve.core.ports import SlotEvents
+from mlserve.engine.local.exits import REASONS, Ending, explain, oom_kill_count
+from mlserve.engine.local.launch import LoadOptions, load_message, worker_env
+from mlserve.engine.local.link import WorkerLink
+from mlserve.engine.local.logs import WorkerLog
+from mlserve.engine.local.process import WorkerProcess
+from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
+from mlserve.errors import ErrorKind, ServeError
+from mlserve.wire.arena import Arena
+from mlserve.wire.frames import VERSION
+from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS = 1.0  # s for a dead worker's socket to deliver what is in it, and for one with a closed socket to exit
+EXIT_GRACE = 5.0  # s from DRAIN to SIGTERM
+TERM_GRACE = 2.0  # s from SIGTERM to SIGKILL
+_DETAIL_LINES = 20
+
+
+@dataclass
+class Shared:
+    """What the workers of one pool have in common. ``target`` is how many there should be."""
+
+    spec: ModelSpec
+    events: SlotEvents
+    options: LoadOptions
+    cpus: float
+    command: Sequence[str]
+    on_state: Callable[[WorkerInfo], object]
+    on_end: Callable[[Worker, ServeError | None], object]
+    arena_size: int = 0
+    heartbeat: float = HEARTBEAT
+    target: int = 0
+    restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+
+
+class Worker:
+    """A place for a worker process; keeps its id and its device over restarts.
+
+    ``first_load`` gets None when the model has been loaded for the first time, or why it could not be.
+    """
+
+    def __init__(self, worker_id: int, gpu_id: int | None, shared: Shared) -> None:
+        self.worker_id = worker_id
+        self.state = WorkerState.STARTING
+        self.first_load: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        self._gpu_id = gpu_id
+        self._shared = shared
+        self._spec = shared.spec
+        self._log = WorkerLog(str(shared.spec.key), worker_id)
+        self._backoff = Backoff(shared.spec.max_retry_timeout)
+        self._process: WorkerProcess | None = None
+        self._link: WorkerLink | None = None
+        self._watch: LinkWatch | None = None
+        self._startup_timer: asyncio.TimerHandle | None = None
+        self._announced = False  # the queue has seen the link ...
+        self._offered = False  # ... and may send to it
+        self._fault: Ending | None = None  # why we killed it
+        self._load_failure: LoadFailed | None = None
+        self._ending: Ending | None = None
+        self._restarts = 0
+        self._started_at = 0.0
+        self._stop_asked = asyncio.Event()
+        self._drain_task: asyncio.Task[None] | None = None
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"worker-{worker_id}")
+
+    # -- what the pool calls ------------------------------------------------------------------------------------------
+
+    async def stop(self, grace: float | None) -> None:
+        """Drain, then end the process: in ``grace`` seconds, or (None) as long as the batches in flight take."""
+        if self.state is WorkerState.READY:
+            self._step(WorkerEvent.STOP)
+            self._withdraw()
+            self._drain_task = asyncio.get_running_loop().create_task(self._drain())
+        elif self.state in (WorkerState.STARTING, WorkerState.LOADING):
+            self._step(WorkerEvent.STOP)
+            self._kill(Ending("stopped", "was stopped while it was loading"))
+        elif self.state in (WorkerState.BACKOFF, WorkerState.FAILED):
+            self._step(WorkerEvent.STOP)
+        self._stop_asked.set()
+        await asyncio.wait({self._task}, timeout=grace)
+        if grace is None or self._task.done():
+            return
+        if grace and self._process is not None:
+            self._process.terminate()
+            await asyncio.wait({self._task}, timeout=TERM_GRACE)
+        self._kill(Ending("stopped", f"was stopped with requests in flight, {grace:g} s after it was told to end"))
+        await asyncio.wait({self._task})
+
+    def info(self, *, memory: bool = True) -> WorkerInfo:
+        """The worker as ``describe`` shows it. Measuring ``memory`` reads /proc."""
+        pid = self._process.pid if self._process is not None else -1
+        resident = 0
+        if memory and pid > 0:
+            with contextlib.suppress(psutil.Error):
+                resident = psutil.Process(pid).memory_info().rss
+        return WorkerInfo(
+            worker_id=self.worker_id,
+            state=self.state.value,
+            pid=pid,
+            started_at=self._started_at,
+            device="cpu" if self._gpu_id is None else f"cuda:{self._gpu_id}",
+            gpu_id=self._gpu_id,
+            memory_bytes=resident,
+            restarts=self._restarts,
+            last_exit=self._ending.text if self._ending else "",
+            traceback=self._load_failure.traceback if self._load_failure else "",
+            log_tail=tuple(self._log.tail),
+        )
+
+    def error(self, ending: Ending) -> ServeError:
+        """A death as the requests that it took along see it."""
+        message = f"Worker died: worker {self.worker_id} of model {self._spec.key} {ending.text}"
+        return ServeError(message, kind=ErrorKind.WORKER_DIED, detail=ending.detail)
+
+    # -- the life -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        error: ServeError | None = None
+        try:
+            while True:
+                ending = self._ending = await self._live()
+                self._step(WorkerEvent.DIED)
+                if self.state is WorkerState.STOPPED:
+                    break
+                if not await self._wait(ending):
+                    if self.state is WorkerState.FAILED:
+                        error = self.error(ending)
+                    break
+                self._restarts += 1
+                self._shared.restarts[ending.slug] = self._shared.restarts.get(ending.slug, 0) + 1
+                self._step(WorkerEvent.RETRY)
+        except Exception as fault:
+            log.exception("the supervisor of worker %d failed", self.worker_id)
+            self.state = WorkerState.FAILED
+            self._kill(Ending("internal", "lost its supervisor"))
+            self._ending = Ending("internal", f"lost its supervisor: {fault!r}")
+            error = self.error(self._ending)
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+        if not self.first_load.done():
+            self.first_load.set_result(self._ending)
+        self._shared.on_end(self, error)
+
+    async def _wait(self, ending: Ending) -> bool:
+        """Wait for the next try. False when there is none: given up, or stopped meanwhile."""
+        delay = self._backoff.failed(time.monotonic())
+        if not self.first_load.done() or self.first_load.result() is not None:
+            delay = None  # it has never worked: trying again is for whoever scales, once the cause is gone
+        if delay is None:
+            self._step(WorkerEvent.GIVE_UP)
+            return False
+        log.warning("worker %d of model %s %s; next try in %g s", self.worker_id, self._spec.key, ending.text, delay)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stop_asked.wait(), delay)
+        return not self._stop_asked.is_set()
+
+    async def _live(self) -> Ending:
+        """One process, from its start to its end."""
+        self._fault = self._load_failure = None
+        self._started_at = time.time()
+        oom_before = oom_kill_count()
+        arenas = self._make_arenas()
+        try:
+            process = self._process = await self._spawn(arenas)
+        except OSError as error:
+            _close(arenas)
+            return Ending("spawn_failed", f"could not be started: {error}")
+        link = self._link = WorkerLink(self.worker_id, self._shared.events, self, *arenas)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: link, sock=process.sock)
+        if self.state is WorkerState.DRAINING:  # stopped while it was being spawned
+            process.kill()
+        self._startup_timer = loop.call_later(self._spec.startup_timeout, self._startup_timeout)
+        code = await process.exited
+        self._startup_timer.cancel()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        await link.closed(LAST_WORDS)  # finished results may still be in the socket
+        link.close()
+        ending = self._explain(code, oom_before)
+        self._bury(link, ending)
+        _close(arenas)
+        self._process = self._link = None
+        return ending
+
+    async def _spawn(self, arenas: Sequence[Arena]) -> WorkerProcess:
+        command = list(self._shared.command)
+        for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
+            command += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
+        return await WorkerProcess.spawn(
+            command,
+            cwd=self._spec.model_dir,
+            env=worker_env(self._spec, self._gpu_id, self._shared.cpus, self._shared.target),
+            log=self._log,
+            pass_fds=[arena.fd for arena in arenas],
+        )
+
+    def _make_arenas(self) -> list[Arena]:
+        """For requests and for replies; a memfd costs no memory before it is written to."""
+        size = self._shared.arena_size
+        made = [Arena.create(size), Arena.create(size)] if size else []
+        return [arena for arena in made if arena is not None]
+
+    def _explain(self, code: int, oom_before: int | None) -> Ending:
+        lines = "\n".join(list(self._log.tail)[-_DETAIL_LINES:])
+        if self._fault is not None:
+            return self._fault._replace(detail=self._fault.detail or lines)
+        if self._load_failure is not None:
+            failure = self._load_failure
+            return Ending("load_failed", f"could not load the model: {failure.message}", failure.traceback or lines)
+        if code == 0 and self.state is WorkerState.DRAINING:
+            return Ending("stopped", "ended as asked")
+        oom_now = oom_kill_count()
+        known = oom_before is not None and oom_now is not None
+        return explain(code, oom_kills=(oom_now or 0) - (oom_before or 0) if known else None)._replace(detail=lines)
+
+    def _bury(self, link: WorkerLink, ending: Ending) -> None:
+        """Give the queue back what the worker had."""
+        if not self._announced:
+            return
+        self._withdraw()
+        self._announced = False
+        left = link.abandon()
+        if left or ending.slug != "stopped":
+            self._shared.events.slot_lost(link, left[:1], left[1:], self.error(ending))
+
+    async def _drain(self) -> None:
+        link, process = self._link, self._process
+        if link is None or process is None:
+            return
+        await link.drained()
+        link.drain()
+        await asyncio.wait({process.exited}, timeout=EXIT_GRACE)
+        process.terminate()
+        await asyncio.wait({process.exited}, timeout=TERM_GRACE)
+        process.kill()
+
+    def _step(self, event: WorkerEvent) -> None:
+        before, self.state = self.state, advance(self.state, event)
+        log.debug("worker %d of model %s: %s -> %s", self.worker_id, self._spec.key, before.value, self.state.value)
+        self._shared.on_state(self.info(memory=False))
+
+    def _withdraw(self) -> None:
+        """No more batches from the queue."""
+        if self._offered and self._link is not None:
+            self._offered = False
+            self._shared.events.slot_closing(self._link)
+
+    def _kill(self, why: Ending) -> None:
+        self._fault = self._fault or why
+        if self._process is not None:
+            self._process.kill()
+
+    def _startup_timeout(self) -> None:
+        limit = f"startup_timeout is {self._spec.startup_timeout:g} s; startupTimeout in model-config.yaml"
+        self.link_fault("startup_timeout", f"did not load the model in time ({limit})")
+
+    # -- LinkOwner ----------------------------------------------------------------------------------------------------
+
+    def link_hello(self, hello: Hello) -> None:
+        """See ``LinkOwner``."""
+        if self.state is not WorkerState.STARTING or self._link is None:
+            return
+        if hello.protocol != VERSION:
+            self.link_fault("protocol_error", f"speaks protocol {hello.protocol}, this server speaks {VERSION}")
+            return
+        self._step(WorkerEvent.HELLO)
+        self._link.load(load_message(self._spec, self._gpu_id, self._shared.options))
+
+    def link_ready(self, ready: Ready) -> None:
+        """See ``LinkOwner``."""
+        if self.state is not WorkerState.LOADING or self._link is None:
+            return
+        if self._startup_timer is not None:
+            self._startup_timer.cancel()
+        self._backoff.ready(time.monotonic())
+        self._watch = LinkWatch(self._link, self._spec.response_timeout, self.link_fault, self._shared.heartbeat)
+        self._announced = self._offered = True
+        self._step(WorkerEvent.LOADED)
+        self._shared.events.slot_ready(self._link)
+        if not self.first_load.done():
+            self.first_load.set_result(None)
+
+    def link_failed(self, failed: LoadFailed) -> None:
+        """See ``LinkOwner``."""
+        self._load_failure = failed
+
+    def link_log(self, record: LogRecordMeta) -> None:
+        """See ``LinkOwner``."""
+        self._log.record(record)
+
+    def link_fault(self, slug: str, text: str) -> None:
+        """See ``LinkOwner``."""
+        self._withdraw()
+        self._kill(Ending(slug, text))
+
+    def link_closed(self) -> None:
+        """See ``LinkOwner``."""
+        self._withdraw()
+        process = self._process
+        if process is not None and not process.exited.done():
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._outlived, process)
+
+    def _outlived(self, process: WorkerProcess) -> None:
+        if process is self._process and not process.exited.done() and self.state is not WorkerState.DRAINING:
+            self.link_fault("connection_lost", "closed its connection without exiting")
+
+
+def _close(arenas: Sequence[Arena]) -> None:
+    for arena in arenas:
+        arena.close()
