@@ -27,6 +27,8 @@ LATENCY_BOUNDS: tuple[float, ...] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
 )  # fmt: skip
+# A handler's histogram may be of anything: milliseconds, bytes, shares.
+CUSTOM_BOUNDS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-3, 7) for digit in (1, 2.5, 5))
 BATCH_BOUNDS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # A handler that puts a request id into a dimension must not be able to fill the memory of the server.
@@ -87,7 +89,7 @@ class Histogram:
 
 
 class Series(NamedTuple):
-    """Identity of one number that a handler reports. ``kind`` is ``counter`` or ``gauge``."""
+    """Identity of one number that a handler reports. ``kind`` is ``counter``, ``gauge`` or ``histogram``."""
 
     name: str
     unit: str
@@ -96,27 +98,30 @@ class Series(NamedTuple):
 
 
 class CustomMetrics:
-    """What handlers report through ``context.metrics``: counters add up, anything else keeps its last value."""
+    """What handlers report through ``context.metrics``: counters add up, gauges keep their last value."""
 
-    __slots__ = ("dropped", "values")
+    __slots__ = ("dropped", "histograms", "values")
 
     def __init__(self) -> None:
         self.values: dict[Series, float] = {}
+        self.histograms: dict[Series, Histogram] = {}
         self.dropped = 0  # reports not kept because there were MAX_SERIES series already
 
     def add(
         self, name: str, value: float, unit: str = "", kind: str = "gauge", dimensions: Iterable[tuple[str, str]] = ()
     ) -> None:
-        """Take one report. ``kind`` is ``counter`` or ``gauge``; ``dimensions`` are (name, value) pairs."""
-        series = Series(name, unit, "counter" if kind == "counter" else "gauge", tuple(sorted(dimensions)))
+        """Take one report. ``dimensions`` are (name, value) pairs; their order does not matter."""
+        series = Series(name, unit, kind, tuple(sorted((key, text) for key, text in dimensions)))
         known = self.values.get(series)
-        if known is None:
-            if len(self.values) >= MAX_SERIES:
-                self.dropped += 1
-                return
-            self.values[series] = value
-        elif series.kind == "counter":
-            self.values[series] = known + value
+        if known is not None:
+            self.values[series] = known + value if kind == "counter" else value
+        elif series in self.histograms:
+            self.histograms[series].observe(value)
+        elif len(self.values) + len(self.histograms) >= MAX_SERIES:
+            self.dropped += 1
+        elif kind == "histogram":
+            self.histograms[series] = Histogram(CUSTOM_BOUNDS)
+            self.histograms[series].observe(value)
         else:
             self.values[series] = value
 
@@ -124,6 +129,7 @@ class CustomMetrics:
         """The numbers of this moment, for somebody who reads them in another thread."""
         twin = CustomMetrics()
         twin.values, twin.dropped = self.values.copy(), self.dropped
+        twin.histograms = {series: histogram.copy() for series, histogram in self.histograms.items()}
         return twin
 
 

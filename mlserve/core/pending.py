@@ -37,6 +37,7 @@ class ModelQueue:
         self.slots: list[Slot] = []
         self.was_ready = False  # has had a slot once
         self.on_idle: Callable[[], object] | None = None  # set by whoever waits for the queue to drain
+        self.on_slots: Callable[[], object] | None = None  # called when a slot came or went
         self._clock = clock
         self._jobs: deque[Job] = deque()
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
@@ -106,11 +107,15 @@ class ModelQueue:
         self.was_ready = True
         self.accept()
         self._pump()
+        if self.on_slots is not None:
+            self.on_slots()
 
     def slot_closing(self, slot: Slot) -> None:
         """See ``SlotEvents``."""
         if slot in self.slots:
             self.slots.remove(slot)
+            if self.on_slots is not None:
+                self.on_slots()
 
     def slot_lost(self, slot: Slot, started: Sequence[Batch], unstarted: Sequence[Batch], error: ServeError) -> None:
         """Put back what was not being computed; retry what was, as often as the model allows; fail the rest.

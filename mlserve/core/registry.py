@@ -6,14 +6,19 @@ switch of the default version is one assignment, seen whole by every later reque
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from mlserve.core.lifecycle import VersionEvent, VersionState, advance_version, version_event
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.core.pending import ModelQueue
 from mlserve.core.ports import Pool
 from mlserve.errors import ModelExists, ModelNotFound, VersionInUse, VersionNotFound
+
+
+log = logging.getLogger(__name__)
 
 
 class VersionHandle:
@@ -24,8 +29,9 @@ class VersionHandle:
         self.queue = queue
         self.pool = pool
         self.stats = stats
-        self.draining = False
         self.last_error = ""
+        self.state = VersionState.REGISTERED
+        queue.on_slots = self.observe
 
     @property
     def key(self) -> ModelKey:
@@ -37,17 +43,16 @@ class VersionHandle:
         """Workers that can take a batch now."""
         return len(self.queue.slots)
 
-    @property
-    def state(self) -> str:
-        """Where the version stands, derived from its workers."""
-        if self.draining:
-            return "DRAINING"
-        ready, wanted = self.ready_workers, self.pool.target
-        if ready:
-            return "READY" if ready >= wanted else "DEGRADED"
-        if not wanted:
-            return "FAILED" if self.last_error else "REGISTERED"
-        return "DEGRADED" if self.queue.was_ready else "LOADING"
+    def observe(self) -> None:
+        """Take the state that follows from how many workers are ready and wanted."""
+        if self.state not in (VersionState.DRAINING, VersionState.UNLOADED):
+            self.step(version_event(self.ready_workers, self.pool.target))
+
+    def step(self, event: VersionEvent) -> None:
+        """Advance the state; each change is logged."""
+        before, self.state = self.state, advance_version(self.state, event)
+        if self.state is not before:
+            log.info("model %s: %s -> %s (%s)", self.key, before.value, self.state.value, event.value)
 
 
 @dataclass

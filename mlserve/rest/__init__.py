@@ -1,0 +1,1 @@
+"""HTTP: the fast lane, the aiohttp applications, and what writes their answers."""

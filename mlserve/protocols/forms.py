@@ -1,0 +1,91 @@
+"""Form bodies into parts: ``multipart/form-data`` and ``application/x-www-form-urlencoded``.
+
+The multipart grammar is python-multipart's; here is only what becomes of it. As in TorchServe a repeated field name
+keeps its last value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from mlserve.core.messages import Part
+from mlserve.errors import InvalidInput
+
+MAX_PARTS = 1000
+MAX_BOUNDARY = 70  # RFC 2046, 5.1.1; a longer one makes every search in the body slower
+
+
+def parse_multipart(content_type: bytes, body: bytes) -> list[Part]:
+    """Parts in order of first appearance. Raises :class:`InvalidInput` for a body that is not what its type says."""
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if not boundary or len(boundary) > MAX_BOUNDARY:
+        raise InvalidInput(f"multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters in content-type")
+    collector = _Collector()
+    parser = MultipartParser(boundary, cast(Any, collector.callbacks()))
+    try:
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidInput(f"Malformed multipart body: {error}") from None
+    if not collector.complete:
+        raise InvalidInput("Malformed multipart body: it ends before its closing boundary")
+    return list(collector.parts.values())
+
+
+def parse_urlencoded(text: bytes) -> list[Part]:
+    """Parts of a form body or a query string. Raises :class:`InvalidInput` when there are too many fields."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARTS)
+    except ValueError:
+        raise InvalidInput(f"More than {MAX_PARTS} form fields") from None
+    fields = {name.decode("utf-8", "replace"): value for name, value in pairs}
+    return [Part(name, value) for name, value in fields.items()]
+
+
+class _Collector:
+    """Callbacks of the multipart parser for one body."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        self.complete = False
+        self._field = bytearray()
+        self._value = bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._data: list[bytes] = []
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_part_data": lambda data, start, end: self._data.append(data[start:end]),
+            "on_part_end": self._end,
+            "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._headers, self._data = {}, []
+
+    def _header(self) -> None:
+        self._headers[bytes(self._field).lower()] = bytes(self._value)
+        self._field, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name")
+        if name is None:
+            raise InvalidInput("Malformed multipart body: a part has no name in its content-disposition")
+        if len(self.parts) >= MAX_PARTS:
+            raise InvalidInput(f"More than {MAX_PARTS} parts in a multipart body")
+        content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+        text = name.decode("utf-8", "replace")
+        self.parts[text] = Part(text, b"".join(self._data), content_type)
+
+    def _finish(self) -> None:
+        self.complete = True

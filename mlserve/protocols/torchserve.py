@@ -1,0 +1,206 @@
+"""``/predictions`` and ``/explanations``: HTTP requests into core requests, results into HTTP answers.
+
+Both HTTP doors (the fast lane and aiohttp) call these functions, so they answer alike. What a handler receives is
+TorchServe's, see "Request rows" in docs/architecture.md; decoding JSON and text is left to the worker, which has time
+for it: the frontend only cuts bodies into parts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlserve.core.job import Job
+from mlserve.core.messages import InferenceRequest, InferenceResponse, Part, Timings
+from mlserve.errors import ErrorKind, InvalidInput, ServeError
+from mlserve.protocols.errors import describe_error, error_body
+from mlserve.protocols.forms import parse_multipart, parse_urlencoded
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+JSON = "application/json"
+_FORM = b"application/x-www-form-urlencoded"
+_MULTIPART = b"multipart/form-data"
+_READ = frozenset((b"content-type", b"x-request-id", b"x-request-timeout", b"x-mlserve-timing"))
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_TIMEOUT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|)")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_OURS = frozenset(("content-length", "transfer-encoding", "connection", "x-request-id", "content-type"))
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """The settings that shape HTTP answers."""
+
+    echo_request_id: bool = True
+    server_timing: bool = False
+    error_detail: str = "summary"
+    handler_error_status: int = 500
+
+
+class RequestIds:
+    """UUID-shaped request ids: a random prefix per process and a counter, 0.15 us where ``uuid4`` takes 1.6."""
+
+    def __init__(self) -> None:
+        seed = os.urandom(16).hex()
+        self._prefix = f"{seed[:8]}-{seed[8:12]}-4{seed[13:16]}-a{seed[17:20]}-"
+        self._count = 0
+
+    def __call__(self) -> str:
+        """The next id."""
+        self._count += 1
+        return f"{self._prefix}{self._count:012x}"
+
+
+class Head:
+    """What the server itself reads from a request's headers."""
+
+    __slots__ = ("content_type", "request_id", "timeout", "timing")
+
+    def __init__(self, headers: Headers) -> None:
+        """Raises :class:`InvalidInput` for a deadline that cannot be read."""
+        self.content_type = b""
+        self.request_id = b""
+        self.timeout = 0.0
+        self.timing = False
+        for name, value in headers:
+            key = name.lower()
+            if key not in _READ:
+                continue
+            if key == b"content-type":
+                self.content_type = value
+            elif key == b"x-request-id":
+                self.request_id = value
+            elif key == b"x-request-timeout":
+                self.timeout = parse_timeout(value)
+            else:
+                self.timing = value.strip() not in (b"", b"0")
+
+
+def parse_timeout(value: bytes) -> float:
+    """Seconds in ``x-request-timeout``: ``2.5``, ``2.5s`` or ``250ms``. Raises :class:`InvalidInput`."""
+    text = value.decode("latin-1").strip()
+    match = _TIMEOUT.fullmatch(text)
+    seconds = float(match[1]) / (1000.0 if match[2] == "ms" else 1.0) if match and len(text) < 20 else 0.0
+    if not 0.0 < seconds <= 86400.0:
+        raise InvalidInput(
+            f"Header x-request-timeout must be like 2.5, 2.5s or 250ms, at most a day; got {text[:40]!r}"
+        )
+    return seconds
+
+
+def choose_request_id(head: Head | None, options: HttpOptions, ids: RequestIds) -> str:
+    """The client's own id if it sent a decent one and the setting allows, else a new one."""
+    if head is not None and head.request_id and options.echo_request_id and _REQUEST_ID.fullmatch(head.request_id):
+        return head.request_id.decode("ascii")
+    return ids()
+
+
+def decode(
+    head: Head,
+    request_id: str,
+    headers: Headers,
+    body: bytes,
+    *,
+    explain: bool = False,
+    url_path: str | None = "",
+    query: bytes = b"",
+) -> InferenceRequest:
+    """Cut a request into parts. ``query`` is given only on routes whose parameters reach the handler.
+
+    Raises :class:`InvalidInput` for a form that is not one.
+    """
+    content_type = head.content_type
+    if not content_type or content_type[:5] in (b"appli", b"text/"):
+        if content_type[:33].lower() == _FORM:
+            parts = parse_urlencoded(body)
+        else:
+            parts = [Part("body", body, content_type.decode("latin-1"))]
+    elif content_type[:19].lower() == _MULTIPART:
+        parts = parse_multipart(content_type, body)
+    else:
+        parts = [Part("body", body, content_type.decode("latin-1"))]
+    if query:
+        parts = [*parse_urlencoded(query), *parts]
+    return InferenceRequest(request_id, parts, headers, explain=explain, url_path=url_path, timeout=head.timeout)
+
+
+class Answer:
+    """An HTTP answer before any door writes it. Header names and values are safe to write as they are."""
+
+    __slots__ = ("body", "content_type", "headers", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        content_type: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        reason: str = "",
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.reason = reason
+
+
+def encode(job: Job, options: HttpOptions, timing: bool = False) -> Answer:
+    """The answer to a job that has ended."""
+    result = job.result
+    if isinstance(result, InferenceResponse):
+        content_type = result.content_type
+        if content_type != JSON:
+            content_type = _UNSAFE.sub(" ", content_type)
+        answer = Answer(result.status, result.body, content_type)
+        if result.headers or result.reason:
+            answer.headers = _clean(result.headers)
+            answer.reason = _UNSAFE.sub(" ", result.reason)
+    else:
+        answer = encode_error(result or ServeError("The request ended without a result"), options)
+    if timing or options.server_timing:
+        timings = job.timings
+        if timings is not None:
+            answer.headers = (*answer.headers, ("server-timing", server_timing(timings)))
+    return answer
+
+
+def _clean(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A handler's headers, fit to be sent.
+
+    Handlers pass on what clients sent, so control characters go (they would split the answer), and so do names that
+    are none and those that belong to the server.
+    """
+    return [
+        (name, _UNSAFE.sub(" ", value))
+        for name, value in headers
+        if _TOKEN.fullmatch(name) and name.lower() not in _OURS
+    ]
+
+
+def encode_error(error: ServeError, options: HttpOptions) -> Answer:
+    """Any failure as JSON with code, type and message."""
+    status, kind, message = describe_error(error, handler_status=options.handler_error_status)
+    if error.kind is ErrorKind.HANDLER_FAILED and error.status is None:
+        message = _handler_message(error, options.error_detail)
+    headers = []
+    if error.retry_after is not None:
+        headers.append(("retry-after", str(max(1, round(error.retry_after)))))
+    return Answer(status, error_body(status, kind, message), JSON, headers)
+
+
+def _handler_message(error: ServeError, detail: str) -> str:
+    if detail == "none":
+        return "Prediction failed"
+    text = error.detail if detail == "traceback" and error.detail else error.message
+    return f"Prediction failed: {text}"
+
+
+def server_timing(timings: Timings) -> str:
+    """The ``Server-Timing`` header's value; durations in milliseconds (https://www.w3.org/TR/server-timing/)."""
+    phases = ("queue", "transfer", "preprocess", "inference", "postprocess")
+    shown = ", ".join(f"{phase};dur={getattr(timings, phase) * 1000:.3f}" for phase in phases)
+    return f'{shown}, batch;desc="{timings.batch_size}"'

@@ -1,0 +1,137 @@
+"""One request on a fast-lane connection, from complete message to written answer.
+
+The core calls back into it: ``on_done`` once, ``on_chunk`` for each piece of a stream. Whatever is produced before this
+exchange is at the head of its connection waits in ``_backlog``, because pipelined answers leave in the order of their
+requests.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mlserve.core.job import Job
+from mlserve.core.messages import Chunk, InferenceResponse
+from mlserve.protocols.torchserve import Answer, encode
+from mlserve.rest.http1 import CHUNKED_END, answer_bytes, chunk_bytes, head_bytes
+
+if TYPE_CHECKING:
+    from mlserve.rest.fast import FastLane
+
+
+class Exchange:
+    """A request and its answer. ``finished`` means the answer is complete, ``_backlog`` empty that it is written."""
+
+    __slots__ = (
+        "_backlog",
+        "_lane",
+        "_size",
+        "_started",
+        "_status",
+        "_streaming",
+        "chunked",
+        "finished",
+        "is_head",
+        "job",
+        "keep_alive",
+        "method",
+        "path",
+        "request_id",
+        "timing",
+    )
+
+    def __init__(
+        self, lane: FastLane, method: bytes, path: bytes, request_id: str, keep_alive: bool, chunked: bool, timing: bool
+    ) -> None:
+        self._lane = lane
+        self.method = method
+        self.path = path
+        self.request_id = request_id
+        self.keep_alive = keep_alive
+        self.chunked = chunked  # the client understands chunked encoding (HTTP/1.1)
+        self.timing = timing
+        self.job: Job | None = None
+        self.is_head = False
+        self.finished = False
+        self._backlog: list[bytes | memoryview] = []
+        self._started = time.monotonic()
+        self._status = 0
+        self._size = 0
+        self._streaming = False
+
+    def on_done(self, job: Job) -> None:
+        """The ending of the job."""
+        self.job = job
+        answer = encode(job, self._lane.shared.options, self.timing)
+        if self._streaming:
+            self._end_stream(answer, isinstance(job.result, InferenceResponse))
+        else:
+            self.answer(answer)
+
+    def answer(self, answer: Answer) -> None:
+        """Answer whole. The connection stays open after a success and after errors that leave its framing intact."""
+        if self._lane.shared.closing:
+            self.keep_alive = False
+        self._status, self._size = answer.status, len(answer.body)
+        self._finish(answer_bytes(answer, self.request_id, self.keep_alive, self.method != b"HEAD"))
+
+    def on_chunk(self, job: Job, chunk: Chunk) -> None:
+        """A piece of the answer: the first one sends the head."""
+        pieces: list[bytes | memoryview] = []
+        if not self._streaming:
+            self._streaming = True
+            self._status = 200
+            first = Answer(200, b"", chunk.content_type, [("ts_stream_next", "true")])
+            if not self.chunked:
+                self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
+            framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
+            pieces.append(head_bytes(first, self.request_id, framing, self.keep_alive))
+        if len(chunk.data):  # an empty chunk would end the body
+            pieces.append(chunk_bytes(chunk.data) if self.chunked else chunk.data)
+            self._size += len(chunk.data)
+        self._emit(pieces)
+
+    def _end_stream(self, answer: Answer, ok: bool) -> None:
+        if not ok:
+            self._lane.abort(self)  # no status can be sent any more; a broken body is how the client learns
+            return
+        pieces: list[bytes | memoryview] = []
+        if len(answer.body):
+            pieces.append(chunk_bytes(answer.body) if self.chunked else answer.body)
+            self._size += len(answer.body)
+        if self.chunked:
+            pieces.append(CHUNKED_END)
+        self._finish(pieces)
+
+    def _emit(self, pieces: list[bytes | memoryview]) -> None:
+        if self.is_head:
+            self._lane.write(pieces)
+        else:
+            self._backlog += pieces
+
+    def _finish(self, pieces: list[bytes | memoryview]) -> None:
+        self._emit(pieces)
+        self.finished = True
+        self._lane.exchange_done(self)
+
+    def flush(self) -> None:
+        """Its turn has come: write what has gathered."""
+        self.is_head = True
+        if self._backlog:
+            self._lane.write(self._backlog)
+            self._backlog = []
+
+    def log(self) -> None:
+        """One line in the access log."""
+        access = self._lane.shared.access
+        if access is not None:
+            access.line(
+                self._lane.client,
+                self.method.decode("latin-1"),
+                self.path.decode("latin-1"),
+                self._status,
+                self._size,
+                time.monotonic() - self._started,
+                self.request_id,
+                self.job.timings if self.job is not None else None,
+            )

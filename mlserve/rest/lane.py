@@ -1,0 +1,82 @@
+"""What the connections of one listener share: routes, settings, the timer that ends stalled ones, the way to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlserve.core.service import InferenceService
+from mlserve.log import AccessLog
+from mlserve.protocols.torchserve import HttpOptions, RequestIds
+from mlserve.rest.routes import RouteTable
+
+SWEEP = 1.0  # seconds between looks at all connections
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a client may send: sizes in bytes, times in seconds."""
+
+    max_request_size: int = 64 << 20
+    max_header_size: int = 64 << 10
+    header_timeout: float = 30.0
+    keep_alive_timeout: float = 75.0
+
+
+class Connection(Protocol):
+    """A client connection, as far as its listener deals with it."""
+
+    def check_time(self, now: float) -> None:
+        """Called once a second: end connections whose client stalls."""
+
+    def close_if_idle(self) -> None:
+        """Close a connection that owes nothing and is owed nothing."""
+
+    def cut(self) -> None:
+        """End it now."""
+
+
+class LaneShared:
+    """State of a listener. ``slow`` makes the protocol that takes over what the fast lane does not serve."""
+
+    def __init__(
+        self,
+        service: InferenceService,
+        slow: Callable[[], asyncio.BaseProtocol],
+        access: AccessLog | None,
+        options: HttpOptions,
+        limits: Limits,
+    ) -> None:
+        self.service = service
+        self.slow = slow
+        self.access = access
+        self.options = options
+        self.limits = limits
+        self.routes = RouteTable(service)
+        self.request_ids = RequestIds()
+        self.connections: set[Connection] = set()
+        self.closing = False
+        self.loop = asyncio.get_running_loop()
+        self._sweeper = self.loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        """One timer for all connections: a timer each would cost more than the requests."""
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.check_time(now)
+        self._sweeper = self.loop.call_later(SWEEP, self._sweep)
+
+    def close(self) -> None:
+        """Finish what is under way, close what is idle, answer the last ones with ``connection: close``."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        """Cut every connection that is left."""
+        self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.cut()

@@ -1,0 +1,35 @@
+"""Hot inference routes as one dict from URL path to handle, rebuilt whenever a model comes, goes or is switched."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlserve.core.registry import VersionHandle
+from mlserve.core.service import InferenceService
+
+
+class Route(NamedTuple):
+    """Where a URL path leads."""
+
+    handle: VersionHandle
+    explain: bool
+
+
+class RouteTable:
+    """``table`` is replaced whole on every change, so a reader never sees half a switch."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self.table: dict[bytes, Route] = {}
+        self._service = service
+        service.add_listener(self._rebuild)
+
+    def _rebuild(self) -> None:
+        table: dict[bytes, Route] = {}
+        for name, model in self._service.registry:
+            for verb, explain in (("predictions", False), ("explanations", True)):
+                base = f"/{verb}/{name}"
+                table[base.encode()] = Route(model.versions[model.default], explain)
+                for version, handle in model.versions.items():
+                    # A version may hold any character; one that a URL would escape is served by the slower door.
+                    table[f"{base}/{version}".encode()] = Route(handle, explain)
+        self.table = table

@@ -1,0 +1,314 @@
+"""The composition root: settings in, a running server out.
+
+Order of a start: bind every address (a taken port must fail before minutes of loading), answer health checks with "not
+ready", load the models, say ready. Order of a stop: close the listeners, answer what was accepted, end the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from mlserve.archive.store import ModelStore
+from mlserve.core.lifecycle import WorkerState
+from mlserve.core.model import ModelKey, WorkerInfo
+from mlserve.core.service import InferenceService
+from mlserve.engine.local import LoadOptions, LocalEngine, available_cpus, discover_gpus
+from mlserve.errors import ServeError, SettingError
+from mlserve.log import AccessLog
+from mlserve.protocols.torchserve import HttpOptions
+from mlserve.rest.fast import FastLane
+from mlserve.rest.inference import build_inference_app
+from mlserve.rest.json_errors import JsonErrorsRunner
+from mlserve.rest.lane import LaneShared, Limits
+from mlserve.rest.management import build_management_app
+from mlserve.rest.metrics import build_metrics_app
+from mlserve.settings import Settings
+from mlserve.startup import load_models
+
+log = logging.getLogger(__name__)
+
+OK, FAILED, MODEL_FAILED = 0, 1, 4
+
+
+class Progress(Protocol):
+    """Who wants to see what the server is doing while it starts and stops."""
+
+    def model_loading(self, name: str) -> None:
+        """A model named at start is being unpacked and its workers started."""
+
+    def worker_ready(self, model: str, ready: int, wanted: int) -> None:
+        """One more worker has loaded."""
+
+    def model_ready(self, name: str, seconds: float) -> None:
+        """All workers of the model have loaded."""
+
+    def model_failed(self, name: str, error: ServeError) -> None:
+        """The model will not serve."""
+
+    def listening(self, what: str, address: str) -> None:
+        """An API is bound to ``address``."""
+
+    def ready(self, seconds: float) -> None:
+        """Every required model has a ready worker."""
+
+    def stopping(self, reason: str) -> None:
+        """No new requests from now on."""
+
+    def stopped(self) -> None:
+        """Every worker has ended."""
+
+
+class LoopClock:
+    """The event loop as the core's clock. ``loop.time()`` of uvloop advances in whole milliseconds, this does not."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.time = time.monotonic
+        self.call_soon = loop.call_soon
+        self.call_later = loop.call_later
+
+
+def run(settings: Settings, progress: Progress) -> int:
+    """Serve until a signal. Returns the exit code: 0, 1 (could not start) or 4 (a required model did not load).
+
+    Raises :class:`SettingError` for settings that cannot go together.
+    """
+    _check(settings)
+    main = Server(settings, progress).main()
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+def _check(settings: Settings) -> None:
+    server = settings.server
+    apis = ["inference", "management"] + (["metrics"] if settings.metrics.enabled else [])
+    taken: dict[tuple[str, int], str] = {}
+    for api in apis:
+        host, port = server.address(api)
+        if port and (host, port) in taken:
+            raise SettingError(f"server.{api}_port is {port}, which server.{taken[host, port]}_port has already")
+        taken[host, port] = api
+        if not server.insecure and not _is_loopback(host):
+            raise SettingError(
+                f"server.host is {host}: anybody who reaches that address could use the {api} API. "
+                "Keep 127.0.0.1 behind a proxy that asks who is calling, or allow it with --insecure (server.insecure)"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Server:
+    """One server process: builds the parts, runs them, takes them down."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._closers: list[Callable[[], None]] = []
+        self._lane: LaneShared | None = None
+        self._runners: list[web.AppRunner] = []
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reason = ""
+
+    async def main(self) -> int:
+        """Start, serve until told to stop, stop. Returns the exit code."""
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        work_dir = Path(tempfile.mkdtemp(prefix="mlserve-"))
+        access = AccessLog(self._settings.log.access_log, self._settings.log.format)
+        service = self._build_service(work_dir, loop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            await self._listen(service, access if access.enabled else None)
+            code = await self._load(service)
+            if code == OK and not self._stop.is_set():
+                service.starting = False
+                self._progress.ready(time.monotonic() - started)
+                await self._stop.wait()
+            self._progress.stopping(self._reason or "a model could not be loaded")
+            return code
+        except OSError as error:
+            log.error("cannot start: %s", error)
+            self._progress.stopping(str(error))
+            return FAILED
+        finally:
+            await self._take_down(service)
+            access.close()
+            shutil.rmtree(work_dir, ignore_errors=True)
+            self._progress.stopped()
+
+    def _build_service(self, work_dir: Path, loop: asyncio.AbstractEventLoop) -> InferenceService:
+        settings = self._settings
+        defaults = settings.defaults
+        store = ModelStore(
+            Path(settings.models.store) if settings.models.store else None,
+            work_dir=work_dir,
+            defaults={name: getattr(defaults, name) for name in _MODEL_DEFAULTS},
+            model_settings=settings.model,
+            allowed_urls=settings.models.allowed_urls,
+            default_handler=settings.models.default_handler,
+        )
+        options = LoadOptions(
+            decode_input=defaults.decode_input,
+            reject_invalid_json=defaults.reject_invalid_json,
+            infer_content_type=settings.server.infer_content_type,
+            max_response_size=settings.server.max_response_size,
+        )
+        self._gpu_ids = _gpu_ids(settings)
+        self._engine = LocalEngine(
+            gpu_ids=self._gpu_ids, cpus=available_cpus(), options=options, on_state=self._on_worker_state
+        )
+        self._store = store
+        self._service = InferenceService(self._engine, store, LoopClock(loop))
+        return self._service
+
+    async def _listen(self, service: InferenceService, access: AccessLog | None) -> None:
+        settings = self._settings
+        server = settings.server
+        options = HttpOptions(
+            echo_request_id=server.echo_request_id,
+            server_timing=server.server_timing,
+            error_detail=server.error_detail,
+            handler_error_status=server.handler_error_status,
+        )
+        inference = build_inference_app(service, options, access, server.max_request_size)
+        runner = await self._runner(inference)
+        await self._bind("inference", runner, self._fast_lane(service, runner, access, options))
+        await self._bind("management", await self._runner(build_management_app(service, settings)))
+        if settings.metrics.enabled:
+            await self._bind("metrics", await self._runner(build_metrics_app(service, settings)))
+
+    def _fast_lane(
+        self, service: InferenceService, runner: web.AppRunner, access: AccessLog | None, options: HttpOptions
+    ) -> Callable[[], asyncio.BaseProtocol] | None:
+        server = self._settings.server
+        slow = runner.server
+        if not server.fast_lane or slow is None:
+            return None
+        limits = Limits(
+            server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
+        )
+        shared = self._lane = LaneShared(service, slow, access, options, limits)
+        return lambda: FastLane(shared)
+
+    async def _runner(self, app: web.Application) -> web.AppRunner:
+        server = self._settings.server
+        runner = JsonErrorsRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=server.keep_alive_timeout,
+            max_line_size=server.max_header_size,
+            max_field_size=server.max_header_size,
+            shutdown_timeout=server.shutdown_grace,
+        )
+        await runner.setup()
+        return runner
+
+    async def _bind(
+        self, api: str, runner: web.AppRunner, factory: Callable[[], asyncio.BaseProtocol] | None = None
+    ) -> None:
+        host, port = self._settings.server.address(api)
+        loop = asyncio.get_running_loop()
+        make: Any = factory or runner.server
+        try:
+            listener = await loop.create_server(make, host, port, backlog=1024)
+        except OSError as error:
+            raise OSError(f"the {api} API cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+        def close() -> None:
+            listener.close()
+            if self._lane is not None and factory is not None:
+                self._lane.close()
+
+        self._closers.append(close)
+        self._runners.append(runner)
+        bound = listener.sockets[0].getsockname()
+        self._progress.listening(api, f"http://{bound[0]}:{bound[1]}")
+
+    async def _load(self, service: InferenceService) -> int:
+        """Load what the settings name, unless a signal comes first."""
+        loading = asyncio.ensure_future(
+            load_models(service, self._store, self._settings, len(self._gpu_ids), self._progress)
+        )
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not loading.done():
+            loading.cancel()
+            await asyncio.wait((loading,))
+            return OK
+        failed = loading.result()
+        return MODEL_FAILED if failed and not self._settings.models.keep_going else OK
+
+    async def _take_down(self, service: InferenceService) -> None:
+        """Answer what was accepted, unless a second signal says not to wait for it."""
+        for close in self._closers:
+            close()
+        graceful = asyncio.ensure_future(service.shutdown(self._settings.server.shutdown_grace))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((graceful, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not graceful.done():
+            graceful.cancel()
+            await self._engine.close()
+        if self._lane is not None:
+            self._lane.abort()
+        for runner in self._runners:
+            with contextlib.suppress(Exception):
+                await runner.cleanup()
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._stop.is_set():
+            log.warning("second %s: ending without waiting for requests", name)
+            self._hurry.set()
+        self._reason = name
+        self._stop.set()
+
+    def _on_worker_state(self, key: ModelKey, info: WorkerInfo) -> None:
+        if info.state == WorkerState.READY.value and self._service.starting and self._service.registry.has(key):
+            handle = self._service.find(*key)
+            self._progress.worker_ready(key.name, handle.ready_workers, handle.pool.target)
+
+
+_MODEL_DEFAULTS = (
+    "batch_size",
+    "max_batch_delay_ms",
+    "batch_policy",
+    "job_queue_size",
+    "response_timeout",
+    "startup_timeout",
+    "max_retry_timeout",
+    "retry_on_worker_death",
+    "isolate_errors",
+    "threads_per_worker",
+)
+
+
+def _gpu_ids(settings: Settings) -> tuple[int, ...]:
+    ids = settings.gpu.ids if settings.gpu.ids is not None else tuple(discover_gpus())
+    return ids[: settings.gpu.limit] if settings.gpu.limit >= 0 else ids

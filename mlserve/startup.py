@@ -1,0 +1,77 @@
+"""Loading the models that a start names: which ones, with how many workers, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlserve.archive.store import ModelStore
+from mlserve.core.service import InferenceService
+from mlserve.errors import ErrorKind, ServeError
+from mlserve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 4  # models loading at the same time: more would share the CPUs into their startup timeouts
+
+
+class LoadProgress(Protocol):
+    """What of ``server.Progress`` concerns loading."""
+
+    def model_loading(self, name: str) -> None:
+        """Its turn has come."""
+
+    def model_ready(self, name: str, seconds: float) -> None:
+        """It serves."""
+
+    def model_failed(self, name: str, error: ServeError) -> None:
+        """It does not."""
+
+
+def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]]:
+    """(name or "", path) of each model to load: ``name=file.mar``, ``file.mar``, a directory, ``handler.py``, ``all``."""
+    named: list[tuple[str, str]] = []
+    for entry in load:
+        if entry.lower() == "all":
+            named += [("", path.name) for path in store.list()]
+        else:
+            name, separator, path = entry.partition("=")
+            named.append((name.strip(), path.strip()) if separator else ("", entry.strip()))
+    return list(dict.fromkeys(named))
+
+
+async def load_models(
+    service: InferenceService, store: ModelStore, settings: Settings, gpus: int, progress: LoadProgress
+) -> int:
+    """Load them all; returns how many failed. Each failure is logged with the handler's traceback."""
+    workers = settings.defaults.workers or max(1, gpus)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def load(name: str, path: str) -> bool:
+        shown = name or Path(path).stem
+        async with gate:
+            progress.model_loading(shown)
+            started = time.monotonic()
+            try:
+                overrides: dict[str, Any] = {"model_name": name} if name else {}
+                await service.register(path, overrides, initial_workers=workers, loaded_at_startup=True)
+            except ServeError as error:
+                failure = error
+            except Exception as error:
+                log.exception("model %s: loading failed", shown)
+                failure = ServeError(f"{type(error).__name__}: {error}", kind=ErrorKind.INTERNAL)
+            else:
+                progress.model_ready(shown, time.monotonic() - started)
+                return True
+            log.error(
+                "model %s did not load: %s%s", shown, failure.message, "\n" + failure.detail if failure.detail else ""
+            )
+            progress.model_failed(shown, failure)
+            return False
+
+    results = await asyncio.gather(*(load(name, path) for name, path in named_models(settings.models.load, store)))
+    return results.count(False)
