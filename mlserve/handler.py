@@ -13,7 +13,7 @@ fails, the others do not), or a generator (that item is streamed).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -102,7 +102,7 @@ class RequestInfo:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Client headers in the client's spelling, then what the server adds (``url_path``, ``explain``, part types)."""
+        """Client headers in the client's spelling, then what the server adds: ``url_path``, ``explain``, part types."""
         if self._headers is None:
             self._headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
             self._headers.update(self._extra)
@@ -119,6 +119,22 @@ class _Reply:
         self.reason = ""
         self.content_type = ""
         self.headers: dict[str, str] = {}
+
+
+class PhaseTimer:
+    """Seconds of the current batch by phase; filled by handlers that have phases, read by the server.
+
+    A handler that adds nothing has all its time counted as ``inference``.
+    """
+
+    __slots__ = ("inference", "postprocess", "preprocess")
+
+    def __init__(self) -> None:
+        self.preprocess = self.inference = self.postprocess = 0.0
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to the phase ``name``: "preprocess", "inference" or "postprocess"; others raise AttributeError."""
+        setattr(self, name, getattr(self, name) + seconds)
 
 
 class Context:
@@ -154,12 +170,38 @@ class Context:
         self.model_yaml_config: Mapping[str, Any] = model_yaml_config or {}
         self.metrics = metrics
         self.stopping_criteria: Any = None
+        self.phases = PhaseTimer()
         self.begin([RequestInfo("")])
 
-    def begin(self, requests: Sequence[RequestInfo]) -> None:
-        """Point the context at a new batch; called by the server."""
+    def begin(
+        self,
+        requests: Sequence[RequestInfo],
+        cancelled: Callable[[int], bool] | None = None,
+        send: Callable[[int, Any], None] | None = None,
+    ) -> None:
+        """Point the context at a new batch; called by the server.
+
+        ``cancelled`` answers :meth:`is_cancelled`, ``send`` carries out :meth:`send_piece`.
+        """
         self._requests = requests
         self._replies: dict[int, _Reply] = {}
+        self._cancelled = cancelled
+        self._send = send
+        phases = self.phases
+        phases.preprocess = phases.inference = phases.postprocess = 0.0
+
+    def is_cancelled(self, idx: int = 0) -> bool:
+        """Whether nobody waits for request ``idx`` any more; a long computation may look now and then, and stop."""
+        return self._cancelled is not None and self._cancelled(idx)
+
+    def send_piece(self, idx: int, value: Any) -> None:
+        """Send a piece of answer ``idx`` now; what ``handle`` returns for it then becomes the last piece.
+
+        Raises RuntimeError outside of ``handle``.
+        """
+        if self._send is None:
+            raise RuntimeError("send_piece() can only be called while handle() runs for a batch")
+        self._send(idx, value)
 
     @property
     def request_ids(self) -> dict[int, str]:

@@ -8,8 +8,8 @@
      +------+------+------+------+--------------+--------------+--------------+------------+-----------+
 
 Little endian. ``meta`` is one msgpack-encoded struct of ``wire.payload`` (empty for kinds that need none), ``body`` raw
-bytes. Both lengths are checked against a cap before anything is allocated; a bad header raises :class:`FrameError`, after
-which the stream cannot be trusted and the link is closed.
+bytes. Both lengths are checked against a cap before anything is allocated; a bad header raises :class:`FrameError`,
+after which the stream cannot be trusted and the link is closed.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class FrameReader:
     def _check(self, buffer: bytes, position: int) -> tuple[int, int, int, int]:
         magic, version, kind, _flags, batch_id, meta_length, body_length = HEADER.unpack_from(buffer, position)
         if magic != MAGIC or version != VERSION:
-            raise FrameError(f"bad frame header {buffer[position : position + 4].hex()}: not protocol version {VERSION}")
+            raise FrameError(
+                f"bad frame header {buffer[position : position + 4].hex()}: not protocol version {VERSION}"
+            )
         if meta_length > MAX_META or body_length > self._max_body:
             raise FrameError(f"frame of kind {kind} announces {meta_length} + {body_length} bytes, over the limit")
         return kind, batch_id, meta_length, body_length

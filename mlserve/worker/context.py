@@ -1,0 +1,137 @@
+"""Wire metadata -> what a handler sees: the context of the model, the requests of a batch and their rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mlserve.errors import InvalidInput
+from mlserve.handler import Context, RequestInfo
+from mlserve.wire.arena import Arena
+from mlserve.wire.payload import ItemMeta, Load, PartMeta
+from mlserve.worker.metrics import Metrics
+
+# Not orjson: that turns integers beyond 64 bits into floats, and is no faster here (40 B object 1.0 against 0.7 us,
+# 150,000 floats 18.8 against 15.5 ms). NaN and the like go to the json module.
+_parse = msgspec.json.Decoder().decode
+
+
+def make_context(load: Load) -> Context:
+    """The context a handler is initialized with."""
+    return Context(
+        load.model_name,
+        load.model_dir,
+        load.manifest,
+        load.batch_size,
+        load.gpu_id,
+        load.config,
+        Metrics(),
+        limit_max_image_pixels=load.limit_max_image_pixels,
+    )
+
+
+class WireRequest(RequestInfo):
+    """A request of the current batch; its headers are put together when a handler first asks."""
+
+    __slots__ = ("_item",)
+
+    def __init__(self, item: ItemMeta) -> None:
+        self.request_id = item.request_id
+        self._item = item
+        self._headers = None
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Client headers in the client's spelling, then what the server adds."""
+        if self._headers is None:
+            item = self._item
+            headers: dict[str, Any] = {name.decode("latin-1"): value.decode("latin-1") for name, value in item.headers}
+            if item.url_path is not None:
+                headers["url_path"] = item.url_path
+            if item.explain or item.url_path is not None:
+                headers["explain"] = "True" if item.explain else "False"
+            if item.parts:
+                headers.update({part.name: {"content-type": part.content_type} for part in item.parts})
+            else:
+                headers["body"] = {"content-type": ""}
+            self._headers = headers
+        return self._headers
+
+
+class RowDecoder:
+    """Turns the raw parts of an item into the row of ``data`` that the handler gets."""
+
+    def __init__(self, load: Load, arena: Arena | None, views: bool = False) -> None:
+        self._decode = load.decode_input
+        self._reject = load.reject_invalid_json
+        self._arena = arena
+        self._views = views
+
+    def cut(self, items: Sequence[ItemMeta], body: memoryview) -> list[list[memoryview]]:
+        """The raw parts of every item, in order: from the arena, or from the frame's body one behind the other.
+
+        Raises ValueError when the lengths do not fit the body or the arena; then the sender's state is not ours.
+        """
+        position, raw = 0, []
+        for item in items:
+            parts = []
+            for part in item.parts:
+                if part.offset >= 0:
+                    if self._arena is None:
+                        raise ValueError("a part lies in an arena, but this worker was given none")
+                    parts.append(self._arena.view(part.offset, part.length))
+                else:
+                    parts.append(body[position : position + part.length])
+                    position += part.length
+            raw.append(parts)
+        if position != len(body):
+            raise ValueError(f"the parts of a batch announce {position} bytes, its body has {len(body)}")
+        return raw
+
+    def row(self, item: ItemMeta, raw: Sequence[memoryview]) -> dict[str, Any]:
+        """One row. Raises :class:`InvalidInput` for a body that is not what its content type says."""
+        if not item.parts:
+            return {"body": bytearray()}
+        return {part.name: self._value(part, data) for part, data in zip(item.parts, raw, strict=True)}
+
+    def _value(self, part: PartMeta, data: memoryview) -> Any:
+        if self._decode and part.content_type and part.length:
+            media = part.content_type.partition(";")[0].strip().lower()
+            try:
+                if media == "application/json":
+                    return parse_json(data)
+                if media.startswith("text/"):
+                    return str(data, "utf-8")
+            except UnicodeDecodeError as error:
+                if self._reject:
+                    what = "not valid JSON" if media == "application/json" else "not valid UTF-8 text"
+                    raise InvalidInput(
+                        f"{_subject(part)} is {what}: {error.reason} at byte {error.start}{_hint()}"
+                    ) from None
+            except ValueError as error:
+                if self._reject:
+                    raise InvalidInput(f"{_subject(part)} is not valid JSON: {error}{_hint()}") from None
+        return data if self._views else bytearray(data)
+
+
+def _subject(part: PartMeta) -> str:
+    return "Request body" if part.name in ("body", "data") else f"Part {part.name!r} of the request"
+
+
+def _hint() -> str:
+    return "; fix the body or its Content-Type"
+
+
+def parse_json(data: memoryview) -> Any:
+    """Parse JSON as Python's ``json`` does, NaN and Infinity included. Raises ValueError with reason and position."""
+    try:
+        return _parse(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(bytes(data))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

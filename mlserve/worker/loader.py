@@ -1,0 +1,177 @@
+"""Finds and loads the handler that a model names.
+
+``module[:name]``; ``.py`` is dropped and a path counts by its base name. Looked for, in this order:
+
+1. in the model's directory, by file: it wins over an installed module of the same name, even over one imported already;
+2. among the built-in handlers, ``mlserve.handlers.<name>``;
+3. anywhere on ``sys.path``, for handlers that are installed as a package.
+
+A module holds a function ``handle`` (or the one named after the colon), or exactly one class with ``handle``.
+
+A function is called once at load as ``fn(None, context)``, so that it can load its model. Functions that know nothing
+of this fail on the ``None``: an AttributeError or TypeError that speaks of ``NoneType`` is logged and loading goes on;
+any other exception is a failure to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from mlserve.handler import Context
+from mlserve.worker.failures import describe
+
+log = logging.getLogger("mlserve.worker")
+BUILTIN = "mlserve.handlers"
+ALIASES = {"base_handler": "base"}
+
+
+class LoadError(Exception):
+    """The handler cannot be found or has no single entry point."""
+
+
+class Entry:
+    """A loaded handler: ``call(data, context)``, its name for ``describe``, and what it asks of the server."""
+
+    __slots__ = ("accepts_views", "call", "name")
+
+    def __init__(self, call: Callable[[Any, Context], Any], name: str, accepts_views: bool = False) -> None:
+        self.call = call
+        self.name = name
+        self.accepts_views = accepts_views
+
+
+def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], Any]) -> Entry:
+    """Import ``handler`` and initialize it. ``run`` finishes a result that may be a coroutine.
+
+    Raises :class:`LoadError`, or whatever the handler's own code raises.
+    """
+    module_name, _, wanted = handler.partition(":")
+    if not module_name:
+        raise LoadError("The model names no handler; set one with `mlserve archive --handler`")
+    if model_dir:
+        sys.path[:] = [model_dir, *(entry for entry in sys.path if entry != model_dir)]
+    module = find_module(module_name, model_dir)
+    target = getattr(module, wanted or "handle", None)
+    if isinstance(target, type):
+        return _from_class(target, context, run)
+    if callable(target):
+        return _from_function(target, f"{module.__name__}:{wanted or 'handle'}", context, run)
+    if wanted:
+        raise LoadError(f"Handler module {module.__name__} ({_place(module)}) has no function or class {wanted!r}")
+    return _from_class(the_class(module), context, run)
+
+
+def find_module(name: str, model_dir: str) -> ModuleType:
+    """Import the handler module. Raises :class:`LoadError` when there is none by that name."""
+    path = PurePosixPath(name)
+    stem = path.name.removesuffix(".py")
+    if model_dir:
+        for candidate in (stem, str(path).removesuffix(".py")):
+            file = _module_file(Path(model_dir), candidate)
+            if file is not None:
+                return _from_file(file, candidate.replace("/", "."))
+    for full in (f"{BUILTIN}.{ALIASES.get(stem, stem)}", stem):
+        try:
+            return importlib.import_module(full)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (full == error.name or full.startswith(error.name + ".")):
+                raise  # the handler is there, something it imports is not
+    raise LoadError(
+        f"No handler {name!r}: there is no {stem}.py in the model's directory {model_dir or '(none)'}, "
+        f"no built-in handler and no installed module of that name"
+    )
+
+
+def _module_file(folder: Path, name: str) -> Path | None:
+    parts = name.split(".") if "/" not in name else name.split("/")
+    base = folder.joinpath(*parts)
+    for file in (base.with_name(base.name + ".py"), base / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _from_file(file: Path, name: str) -> ModuleType:
+    """Import ``file`` as ``name``; under a private name where ``name`` is taken by a module from elsewhere."""
+    known = sys.modules.get(name)
+    if known is not None and not _same_file(known, file):
+        name = "mlserve_model_" + name.replace(".", "_")
+    elif "." in name or file.name == "__init__.py":
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{file} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _same_file(module: ModuleType, file: Path) -> bool:
+    known = getattr(module, "__file__", None)
+    return known is not None and Path(known).resolve() == file.resolve()
+
+
+def _place(module: ModuleType) -> str:
+    return str(getattr(module, "__file__", "built in"))
+
+
+def the_class(module: ModuleType) -> type:
+    """The one class of the module that can handle requests. Raises :class:`LoadError` when it is not one."""
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    candidates = [cls for cls in own if callable(getattr(cls, "handle", None))]
+    complete = [cls for cls in candidates if callable(getattr(cls, "initialize", None))]
+    candidates = complete or candidates
+    leaves = [cls for cls in candidates if not any(cls in other.__mro__[1:] for other in candidates)]
+    if len(leaves) == 1:
+        return leaves[0]
+    where = f"{module.__name__} ({_place(module)})"
+    if leaves:
+        names = ", ".join(cls.__name__ for cls in leaves)
+        raise LoadError(
+            f"Handler module {where} has more than one handler class: {names}; "
+            f"name one as {module.__name__}:{leaves[0].__name__}"
+        )
+    raise LoadError(
+        f"Handler module {where} has no function handle(data, context) and no class with initialize() and handle()"
+        + (f"; it has {', '.join(cls.__name__ for cls in own)}" if own else "")
+    )
+
+
+def _from_class(cls: type, context: Context, run: Callable[[Any], Any]) -> Entry:
+    name = f"{cls.__module__}.{cls.__name__}"
+    if not callable(getattr(cls, "handle", None)):
+        raise LoadError(f"Handler class {name} has no method handle(data, context)")
+    instance = cls()
+    initialize = getattr(instance, "initialize", None)
+    if initialize is not None:
+        run(initialize(context))
+    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)))
+
+
+def _from_function(function: Callable[..., Any], name: str, context: Context, run: Callable[[Any], Any]) -> Entry:
+    try:
+        result = function(None, context)
+        if hasattr(result, "__await__"):
+            run(result)
+    except (AttributeError, TypeError) as error:
+        if "NoneType" not in str(error):
+            raise
+        log.warning(
+            "%s was called with data=None to load its model, as handlers of this form are, and does not expect that "
+            "(%s). Return early when data is None, or use a class with initialize().",
+            name,
+            describe(error),
+        )
+    return Entry(function, name, bool(getattr(function, "accepts_views", False)))

@@ -1,0 +1,127 @@
+"""The worker's two threads.
+
+The reader takes frames off the socket as they come, so that the next batch arrives while the current one computes; it
+answers PING itself and notes cancels. The main thread runs the handler, because handlers may use what only works there
+(``signal``). Between them is one queue; what is not a batch in it ends the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from queue import SimpleQueue
+from time import monotonic
+
+import msgspec
+
+from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta
+from mlserve.wire.payload import CancelMeta
+from mlserve.worker.link import Link
+from mlserve.worker.replies import Replies
+from mlserve.worker.runner import Runner, Work
+
+ASKED, LOAD_FAILED, PROTOCOL_ERROR, DEVICE_LOST = 0, 3, 4, 5
+EOF_GRACE = 2.0  # seconds that a running handler gets after the server is gone
+RECEIVE = 256 << 10
+
+
+class Stop(Exception):
+    """The end of the process, with its exit code and the reason for stderr (empty = say nothing)."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Reader(threading.Thread):
+    """Reads frames; ``inbox`` gets the LOAD frame, batches, and finally one :class:`Stop`."""
+
+    def __init__(self, link: Link, replies: Replies) -> None:
+        super().__init__(name="mlserve-reader", daemon=True)
+        self.inbox: SimpleQueue[Frame | Work | Stop] = SimpleQueue()
+        self.gone = False
+        self._link = link
+        self._replies = replies
+        self._open: dict[int, Work] = {}
+        self._finished = threading.Event()
+        self._decode_cancel = msgspec.msgpack.Decoder(CancelMeta).decode
+
+    def run(self) -> None:
+        """Read until the end of the stream, then see to it that the process ends."""
+        try:
+            self._read()
+            stop = Stop(ASKED)
+        except OSError:
+            stop = Stop(ASKED)
+        except (FrameError, msgspec.MsgspecError) as error:
+            stop = Stop(PROTOCOL_ERROR, f"protocol error: {error}")
+        self.gone = True
+        self.inbox.put(stop)
+        if not self._finished.wait(EOF_GRACE):  # a handler that never returns must not outlive the server
+            if stop.reason:
+                print(stop.reason, file=sys.stderr, flush=True)
+            os._exit(stop.code)
+
+    def done(self, work: Work) -> None:
+        """The batch is answered; later cancels for it are void."""
+        self._open.pop(work.batch_id, None)
+
+    def finish(self) -> None:
+        """The main thread has left its loop."""
+        self._finished.set()
+
+    def _read(self) -> None:
+        receive, feed = self._link.sock.recv, FrameReader().feed
+        while data := receive(RECEIVE):
+            frames = feed(data)
+            received = monotonic()
+            for frame in frames:
+                if frame.kind == Kind.BATCH:
+                    work = Work(frame.batch_id, frame.meta, frame.body, received)
+                    self._open[frame.batch_id] = work
+                    self.inbox.put(work)
+                else:
+                    self._control(frame)
+
+    def _control(self, frame: Frame) -> None:
+        if frame.kind == Kind.PING:
+            self._link.send_meta(Kind.PONG, frame.batch_id)
+        elif frame.kind == Kind.CANCEL:
+            work = self._open.get(frame.batch_id)
+            if work is not None:
+                work.cancelled.add(self._decode_cancel(frame.meta).index)
+        elif frame.kind == Kind.RELEASE:
+            self._replies.release(frame.batch_id)
+        elif frame.kind == Kind.DRAIN:
+            self.inbox.put(Stop(ASKED))
+        elif frame.kind == Kind.LOAD:
+            self.inbox.put(frame)
+        else:
+            raise FrameError(f"unexpected frame of kind {frame.kind}")
+
+
+def run(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
+    """Answer batches until :class:`Stop` is raised."""
+    take = reader.inbox.get
+    while True:
+        work = take()
+        if isinstance(work, Stop):
+            raise work
+        if not isinstance(work, Work):
+            raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
+        if reader.gone:
+            continue  # nobody is left to read the answer
+        try:
+            meta, bodies = runner.handle(work)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+        reader.done(work)
+        bodies = replies.place(work.batch_id, meta.items, bodies)
+        try:
+            link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
+        except OSError:
+            raise Stop(ASKED) from None
+        if runner.fatal:
+            raise Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}")

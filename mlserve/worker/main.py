@@ -1,0 +1,149 @@
+"""The worker process from start to exit code: arguments, link, HELLO, LOAD, READY or FAILED, then batches.
+
+::
+
+    python -m mlserve.worker --fd N [--arena-fd M --arena-size BYTES] [--reply-arena-fd K --reply-arena-size BYTES]
+
+N is one end of a ``socket.socketpair()``; M and K are memfds made by ``wire.arena.Arena.create`` in the server:
+requests lie in the first (the server allocates), answers in the second (this process allocates).
+
+Exit codes: 0 asked or server gone, 3 handler failed to load, 4 protocol error, 5 device lost; a handler that calls
+``sys.exit`` while handling chooses its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from mlserve.errors import ErrorKind
+from mlserve.wire.arena import Arena
+from mlserve.wire.frames import VERSION, Frame, Kind
+from mlserve.wire.payload import Hello, Load, LoadFailed, Ready
+from mlserve.worker import failures, logs
+from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.link import Link
+from mlserve.worker.loader import LoadError, load
+from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
+from mlserve.worker.replies import Replies
+from mlserve.worker.runner import Runner
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mlserve.worker", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--arena-fd", type=int, default=-1)
+    parser.add_argument("--arena-size", type=int, default=0)
+    parser.add_argument("--reply-arena-fd", type=int, default=-1)
+    parser.add_argument("--reply-arena-size", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def _process_setup() -> None:
+    """Signals, standard streams and crash dumps as a child of the server should have them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    faulthandler.enable()
+
+
+def _attach(fd: int, size: int, owner: bool = False) -> Arena | None:
+    if fd < 0:
+        return None
+    os.set_inheritable(fd, False)
+    return Arena.attach(fd, size, owner=owner)
+
+
+class _Coroutines:
+    """Runs what an ``async def handle`` returns, on one private event loop that lives as long as the worker."""
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+    def __call__(self, value: Any) -> Any:
+        if not hasattr(value, "__await__"):
+            return value
+        if self._loop is None:
+            import asyncio  # 30 ms that handlers without coroutines do not pay
+
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop.run_until_complete(value)
+
+
+def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
+    """Load the model that a LOAD frame names and report it. Raises :class:`Stop` with code 3 when that fails."""
+    begun = monotonic()
+    request = msgspec.msgpack.decode(frame.meta, type=Load)
+    try:
+        if request.model_dir:
+            os.chdir(request.model_dir)
+        context = make_context(request)
+        coroutines: Callable[[Any], Any] = _Coroutines()
+        entry = load(request.handler, request.model_dir, context, coroutines)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a start that always fails must not be tried for ever
+        kind = ErrorKind.OUT_OF_MEMORY if failures.is_out_of_memory(error) else ErrorKind.HANDLER_FAILED
+        message = str(error) if isinstance(error, LoadError) else failures.describe(error)
+        trace = failures.format_traceback(error)
+        link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace))
+        raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load: {message}\n{trace}") from None
+    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name))
+    rows = RowDecoder(request, arena, entry.accepts_views)
+    return Runner(entry, context, request, rows, link, coroutines)
+
+
+def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) -> None:
+    hello = Hello(os.getpid(), ".".join(map(str, sys.version_info[:3])), VERSION)
+    link.send_meta(Kind.HELLO, 0, hello)
+    first = reader.inbox.get()
+    if isinstance(first, Stop):
+        raise first
+    if not isinstance(first, Frame):
+        raise Stop(PROTOCOL_ERROR, "protocol error: a batch before LOAD")
+    try:
+        runner = _load(first, link, arena)
+    except msgspec.MsgspecError as error:
+        raise Stop(PROTOCOL_ERROR, f"protocol error in LOAD: {error}") from error
+    run(reader, runner, link, replies)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one worker; returns its exit code."""
+    options = _arguments(arguments)
+    _process_setup()
+    os.set_inheritable(options.fd, False)
+    link = Link(socket.socket(fileno=options.fd))
+    logs.install(link)
+    arena = _attach(options.arena_fd, options.arena_size)
+    replies = Replies(_attach(options.reply_arena_fd, options.reply_arena_size, owner=True))
+    reader = Reader(link, replies)
+    reader.start()
+    try:
+        _serve(reader, link, arena, replies)
+    except Stop as stop:
+        if stop.reason:
+            print(stop.reason, file=sys.stderr)
+        return stop.code
+    except OSError:
+        if not reader.gone:
+            raise
+    finally:
+        reader.finish()
+    return 0

@@ -1,0 +1,91 @@
+"""The answers of one batch as they come together: one :class:`ItemResult` and one body per item, in batch order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlserve.errors import ErrorKind
+from mlserve.handler import Response
+from mlserve.wire.frames import MAX_BODY
+from mlserve.wire.payload import ItemResult
+from mlserve.worker.encode import UnsupportedOutput, encode_element
+from mlserve.worker.failures import to_result
+from mlserve.worker.link import Buffer
+
+_CANCELLED = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
+
+
+class Results:
+    """Collects answers; ``infer`` fills in content types that the handler left open."""
+
+    def __init__(self, count: int, infer: bool, max_size: int) -> None:
+        self._infer = infer
+        self._max_size = max_size
+        self.items: list[ItemResult | None] = [None] * count
+        self.bodies: list[Buffer] = [b""] * count
+
+    def cancel(self, index: int) -> None:
+        """Nobody waits for this item."""
+        self.items[index] = _CANCELLED
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """This item ends with an error."""
+        self.items[index] = to_result(error)
+        self.bodies[index] = b""
+
+    def refuse(self, index: int, message: str) -> None:
+        """This item ends with HANDLER_FAILED and no traceback: the answer, not the code, was at fault."""
+        self.items[index] = ItemResult(error=ErrorKind.HANDLER_FAILED.value, message=message)
+        self.bodies[index] = b""
+
+    def put(self, index: int, element: Any, reply: Any) -> None:
+        """Encode the handler's ``element``; ``reply`` is what was set on the context for it, or None."""
+        if isinstance(element, Exception):
+            self.fail(index, element)
+            return
+        response = element if isinstance(element, Response) else None
+        try:
+            body, natural = encode_element(response.body if response is not None else element)
+        except UnsupportedOutput as error:
+            self.refuse(index, str(error))
+            return
+        length = len(body)
+        if length > self._max_size:
+            self.refuse(
+                index, f"The response has {length} bytes, more than server.max_response_size = {self._max_size}"
+            )
+            return
+        item = ItemResult(length, natural if self._infer else "")
+        self.items[index], self.bodies[index] = item, body
+        if reply is not None:
+            self._apply(index, item, reply.content_type, reply.status, reply.headers)
+            item.reason = str(reply.reason)
+        if response is not None:
+            self._apply(index, item, response.content_type, response.status, response.headers)
+
+    def _apply(self, index: int, item: ItemResult, content_type: Any, status: Any, headers: Any) -> None:
+        if content_type:
+            item.content_type = str(content_type)
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            self.refuse(index, f"The handler set the response status {status!r}; it must be an integer from 200 to 599")
+            return
+        if status != 200:
+            item.status = int(status)
+        for name, value in headers.items():
+            pair = (str(name), str(value))
+            if any(ord(char) < 32 and char != "\t" for text in pair for char in text) or not pair[0]:
+                self.refuse(index, f"The handler set the response header {pair[0]!r} with a control character in it")
+                return
+            item.headers = [other for other in item.headers if other[0].lower() != pair[0].lower()] + [pair]
+
+    def finish(self) -> tuple[list[ItemResult], list[Buffer]]:
+        """Every item's result and body. An item that got none, or does not fit the frame, is an error here."""
+        total = 0
+        for index, item in enumerate(self.items):
+            total += len(self.bodies[index])
+            if item is None:
+                self.refuse(index, "The handler gave this item no answer")
+            elif total > MAX_BODY:
+                total -= len(self.bodies[index])
+                self.refuse(index, f"The answers of this batch have more than {MAX_BODY} bytes together")
+        return [item for item in self.items if item is not None], self.bodies

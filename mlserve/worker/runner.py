@@ -1,0 +1,60 @@
+"""Runs the handler on batches: decodes a BATCH frame, has it answered, reports the phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from mlserve.handler import Context
+from mlserve.wire.payload import BatchMeta, Load, ResultMeta
+from mlserve.worker.attempt import Attempts
+from mlserve.worker.context import RowDecoder
+from mlserve.worker.link import Buffer, Link
+from mlserve.worker.loader import Entry
+from mlserve.worker.metrics import Metrics
+
+decode_batch = msgspec.msgpack.Decoder(BatchMeta).decode
+
+
+class Work:
+    """A batch as it came off the wire. ``cancelled`` grows while the batch waits and runs."""
+
+    __slots__ = ("batch_id", "body", "cancelled", "meta", "received")
+
+    def __init__(self, batch_id: int, meta: bytes, body: memoryview, received: float) -> None:
+        self.batch_id = batch_id
+        self.meta = meta
+        self.body = body
+        self.received = received
+        self.cancelled: set[int] = set()
+
+
+class Runner:
+    """Calls one loaded handler. ``fatal`` tells why the process has to go, once the device is lost to it."""
+
+    def __init__(
+        self, entry: Entry, context: Context, load: Load, rows: RowDecoder, link: Link, run: Callable[[Any], Any]
+    ) -> None:
+        self.entry = entry
+        self.context = context
+        self.load = load
+        self.rows = rows
+        self.link = link
+        self.run = run
+        self.fatal = ""
+
+    def handle(self, work: Work) -> tuple[ResultMeta, list[Buffer]]:
+        """Answer a batch: its results and one body per item. Raises ValueError if the frame makes no sense."""
+        started = monotonic()
+        items = decode_batch(work.meta).items
+        attempts = Attempts(self, work.batch_id, items, self.rows.cut(items, work.body), work.cancelled)
+        attempts.answer(range(len(items)))
+        results, bodies = attempts.results.finish()
+        self.context.begin(())
+        metrics = self.context.metrics
+        records = metrics.take() if isinstance(metrics, Metrics) else []
+        pre, inference, post = attempts.seconds
+        return ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records), bodies

@@ -1,0 +1,82 @@
+"""Answers that come in pieces: generators a handler returns, drained round robin into CHUNK frames."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Generator
+from typing import Any
+
+from mlserve.handler import Response
+from mlserve.wire.frames import Kind, encode_meta
+from mlserve.wire.payload import ChunkMeta
+from mlserve.worker.encode import encode_element
+from mlserve.worker.link import Link
+
+
+def is_stream(value: Any) -> bool:
+    """Whether ``value`` is a generator, plain or async."""
+    return isinstance(value, (types.GeneratorType, types.AsyncGeneratorType))
+
+
+def as_generator(value: Any, run: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    """A plain generator over ``value``; the steps of an async one are carried out by ``run``."""
+    if isinstance(value, types.GeneratorType):
+        return value
+    return _steps(value, run)
+
+
+def _steps(value: Any, run: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    try:
+        while True:
+            try:
+                yield run(value.__anext__())
+            except StopAsyncIteration:
+                return
+    finally:
+        run(value.aclose())
+
+
+class ChunkSender:
+    """Sends pieces of the items of one batch. ``content_type`` tells what the handler set for an item, or ""."""
+
+    def __init__(self, link: Link, batch_id: int, infer: bool) -> None:
+        self._link = link
+        self._batch_id = batch_id
+        self._infer = infer
+
+    def send(self, index: int, piece: Any, content_type: str) -> None:
+        """Send one piece of item ``index``. Raises ``UnsupportedOutput`` or OSError."""
+        if isinstance(piece, Response):
+            content_type = piece.content_type or content_type
+            piece = piece.body
+        body, natural = encode_element(piece)
+        if len(body):
+            meta = ChunkMeta(index, content_type or (natural if self._infer else ""))
+            self._link.send(Kind.CHUNK, self._batch_id, encode_meta(meta), [body])
+
+
+def drain(
+    streams: dict[int, Generator[Any, None, None]],
+    send: Callable[[int, Any], None],
+    is_cancelled: Callable[[int], bool],
+    ended: Callable[[int, Exception | None], None],
+) -> None:
+    """Send one piece of each stream in turn until all have ended; one that nobody waits for is closed.
+
+    ``ended`` is called once for each, with what it raised or None. Raises OSError when the server is gone.
+    """
+    while streams:
+        for row, stream in list(streams.items()):
+            error: Exception | None = None
+            try:
+                if not is_cancelled(row):
+                    send(row, next(stream))
+                    continue
+                stream.close()
+            except StopIteration:
+                pass
+            except Exception as raised:
+                error = raised
+                stream.close()
+            del streams[row]
+            ended(row, error)
