@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlserve.core.messages import InferenceResponse
 from mlserve.errors import ErrorKind, ServeError
@@ -124,6 +124,11 @@ class CustomMetrics:
             self.histograms[series].observe(value)
         else:
             self.values[series] = value
+
+    def extend(self, reports: Iterable[Any]) -> None:
+        """Take the reports of a finished batch (``BatchReport.metrics``)."""
+        for report in reports:
+            self.add(report.name, report.value, report.unit, report.kind, report.dimensions)
 
     def copy(self) -> CustomMetrics:
         """The numbers of this moment, for somebody who reads them in another thread."""
