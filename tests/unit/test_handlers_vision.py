@@ -1,0 +1,205 @@
+"""Image in, tensor out: the right values, and only the bad item of a batch refused."""
+
+import base64
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlserve.handler import Context, PredictionError
+from mlserve.handlers.vision import ImageTransform, VisionHandler
+
+torch = pytest.importorskip("torch")
+
+
+class Pixels(VisionHandler):
+    """Answers with the mean of what reached the model."""
+
+    def inference(self, data):
+        return data.mean(dim=(1, 2, 3))
+
+
+@pytest.fixture
+def make(tmp_path):
+    def made(config=None, cls=Pixels, **context):
+        handler = cls()
+        handler.initialize(Context("m", str(tmp_path), model_yaml_config=config, **context))
+        return handler
+
+    return made
+
+
+def noise(width, height, seed=0):
+    """A picture with detail at every scale, so that a wrong filter shows."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int32)
+    return np.clip(smooth + random.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def encoded(array, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return bytearray(buffer.getvalue())
+
+
+def triangle_weights(length, to):
+    """The matrix [to, length] that resizes a line with an antialiased triangle filter, from its definition."""
+    scale = Fraction(length, to)
+    support = max(scale, Fraction(1))
+    weights = np.zeros((to, length))
+    for out in range(to):
+        centre = (out + Fraction(1, 2)) * scale
+        for at in range(length):
+            distance = abs((at + Fraction(1, 2) - centre) / support)
+            weights[out, at] = max(0.0, 1.0 - float(distance))
+        weights[out] /= weights[out].sum()
+    return weights
+
+
+def reference(array, resize, crop):
+    """Shorter side to ``resize``, middle ``crop`` x ``crop``; in floating point, without Pillow."""
+    height, width, _ = array.shape
+    short = min(width, height)
+    to_w, to_h = int(resize * width / short), int(resize * height / short)
+    rows, columns = triangle_weights(height, to_h), triangle_weights(width, to_w)
+    resized = np.einsum("yh,hwc,xw->yxc", rows, array.astype(np.float64), columns, optimize=True)
+    top, left = round((to_h - crop) / 2), round((to_w - crop) / 2)
+    return resized[top : top + crop, left : left + crop]
+
+
+@pytest.mark.parametrize("size", [(301, 200), (200, 301), (97, 64), (50, 40), (64, 64)])
+def test_pixels_are_within_one_of_an_independent_resize(size):
+    array = noise(*size)
+    transform = ImageTransform(resize=64, crop=56)
+    got = transform.pixels(transform.decode(Image.fromarray(array)))
+    assert got.shape == (56, 56, 3)
+    assert got.dtype == np.uint8
+    assert np.abs(got - reference(array, 64, 56)).max() <= 1.0
+
+
+def test_normalising_follows_mean_and_std_per_channel():
+    transform = ImageTransform(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(1, 2, 2, 3)
+    out = transform.normalise(pixels)
+    assert out.shape == (1, 3, 2, 2)
+    assert out.dtype == torch.float32
+    assert out[0, :, 0, 0].tolist() == pytest.approx([-1.0, -0.2, 1.0])
+
+
+def test_big_jpegs_decoded_in_draft_mode_stay_close_to_the_full_decode():
+    smooth = np.asarray(Image.fromarray(noise(16, 12)).resize((1600, 1200), Image.Resampling.BICUBIC))
+    data = encoded(smooth, "JPEG", quality=95)
+    quick, full = (ImageTransform(resize=256, crop=224, draft=draft) for draft in (True, False))
+    opened = Image.open(io.BytesIO(data))
+    assert quick.decode(opened).size == (800, 600), "half size is the least that leaves 2 x 256"
+    assert full.decode(Image.open(io.BytesIO(data))).size == (1600, 1200)
+    a, b = (t.pixels(t.decode(Image.open(io.BytesIO(data)))).astype(int) for t in (quick, full))
+    assert np.abs(a - b).mean() < 1.0
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_every_pillow_mode_becomes_rgb(make, mode):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(40, 40)).convert(mode).save(buffer, "TIFF")
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    assert handler.preprocess([{"body": buffer.getvalue()}]).shape == (1, 3, 16, 16)
+
+
+def test_bytes_base64_and_data_urls_are_the_same_image(make):
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    data = encoded(noise(40, 40))
+    text = base64.b64encode(data).decode()
+    wrapped = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    values = [data, bytes(data), memoryview(data), text, wrapped, "data:image/png;base64," + text]
+    batch = handler.preprocess([{"data": value} for value in values] + [{"body": data}])
+    assert all(torch.equal(batch[0], other) for other in batch[1:])
+
+
+def test_a_nested_list_goes_to_the_model_as_it_is_beside_images(make):
+    handler = make({"image": {"resize": 2, "crop": 2}})
+    given = torch.arange(12, dtype=torch.float32).reshape(3, 2, 2)
+    batch = handler.preprocess([{"body": given.tolist()}, {"body": encoded(noise(4, 4))}])
+    assert torch.equal(batch[0], given)
+    assert batch.shape == (2, 3, 2, 2)
+
+
+BROKEN = {
+    "no image at all": (b"hello", "Not an image that Pillow can read"),
+    "an empty body": (b"", "Not an image"),
+    "half a JPEG": (bytes(encoded(noise(300, 300), "JPEG"))[:2000], "damaged"),
+    "half a PNG": (bytes(encoded(noise(300, 300)))[:20000], "damaged"),
+    "text that is not base64": ("hello!", "not base64"),
+    "a JSON object": ({"image": 1}, "JSON dict"),
+    "nothing": (None, "No image in the request"),
+    "a ragged list": ([[1], [1, 2]], "not a tensor"),
+    "a list of another shape": ([[[0.0]]], r"shape \[3, 16, 16\]"),
+}
+
+
+@pytest.mark.parametrize(("value", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_only_the_broken_item_of_a_batch_is_refused(make, value, message):
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    good = {"body": encoded(noise(40, 40))}
+    context = handler.context
+    first, bad, last = handler.handle([good, {"body": value}, good], context)
+    assert first == last
+    assert isinstance(first, float)
+    assert isinstance(bad, PredictionError)
+    assert bad.status == 400
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(bad.message)
+
+
+def test_a_batch_of_nothing_but_broken_images_never_reaches_the_model(make):
+    handler = make()
+    handler.inference = None  # calling it would raise
+    answers = handler.handle([{"body": b"x"}, {"body": b"y"}], handler.context)
+    assert [type(answer) for answer in answers] == [PredictionError] * 2
+
+
+def test_an_image_beyond_the_pixel_limit_is_refused_unless_the_limit_is_off(make, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for side in (12, 40):  # Pillow warns up to twice the limit and raises above; both refuse here
+        handler = make({"image": {"resize": 8, "crop": 8}})
+        [answer] = handler.handle([{"body": encoded(noise(side, side))}], handler.context)
+        assert answer.status == 413
+        assert "limit_max_image_pixels" in answer.message
+    handler = make({"image": {"resize": 8, "crop": 8}}, limit_max_image_pixels=False)
+    assert isinstance(handler.handle([{"body": encoded(noise(40, 40))}], handler.context)[0], float)
+
+
+def test_a_subclass_may_bring_its_own_processing(make):
+    class Grey(Pixels):
+        def image_processing(self, image):
+            assert image.mode == "L", "the image arrives as it was sent"
+            return torch.from_numpy(np.array(image, dtype=np.float32))[None]
+
+    handler = make(cls=Grey)
+    array = noise(5, 5)[..., 0]
+    [answer] = handler.handle([{"body": encoded(array)}], handler.context)
+    assert answer == pytest.approx(float(array.mean()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": 3}, "unknown key 'crop_size'"),
+        ({"crop": 300}, "crop must be from 1 to resize"),
+        ({"resize": "big"}, "crop must be from 1 to resize"),
+        ({"interpolation": "magic"}, "unknown interpolation 'magic'"),
+        ({"mean": [0.5]}, "mean must be three numbers"),
+        ({"std": [1, 0, 1]}, "std must not be 0"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_a_wrong_image_section_stops_loading_and_names_the_key(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make({"image": options})
+
+
+def test_options_of_one_model_do_not_leak_into_the_class(make):
+    make({"image": {"resize": 16, "crop": 16}})
+    assert make().transform == ImageTransform()
