@@ -1,0 +1,1 @@
+"""Measurements: mlserve beside other servers, on this machine, in interleaved rounds."""

@@ -1,0 +1,64 @@
+"""Run wrk against one URL: a checked burst (every answer compared) or a timed run (wrk alone, nothing in its way)."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent / "lua" / "report.lua"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One POST: ``path`` on the inference port, the file holding its body, and a text every right answer contains."""
+
+    path: str
+    body: Path
+    content_type: str
+    expect: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one timed run gave. Latencies in milliseconds, as wrk's one thread saw them."""
+
+    requests: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+class WrongAnswerError(RuntimeError):
+    """A server answered something else than it should, or not at all: its speed means nothing."""
+
+
+def find_wrk() -> str:
+    """The wrk binary; raises RuntimeError with the install command if there is none."""
+    path = shutil.which("wrk")
+    if path is None:
+        raise RuntimeError("wrk was not found; on Debian: apt-get install -y wrk")
+    return path
+
+
+def run(base_url: str, request: Request, *, connections: int, seconds: float, checked: bool = False) -> Load:
+    """Load ``base_url`` for ``seconds`` (whole seconds, at least 1) over kept-alive connections, one wrk thread.
+
+    Raises WrongAnswerError on any status but 200, any socket error or timeout and, when ``checked``, any answer that
+    lacks the expected text.
+    """
+    env = {**os.environ, "BENCH_BODY": str(request.body), "BENCH_CONTENT_TYPE": request.content_type}
+    if checked:
+        env["BENCH_EXPECT"] = request.expect
+    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+    command += ["-s", str(SCRIPT), base_url + request.path]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
+    if done.returncode != 0 or not lines:
+        raise RuntimeError(f"wrk failed on {base_url}{request.path}:\n{done.stdout}{done.stderr}")
+    report = json.loads(lines[-1].removeprefix("REPORT "))
+    bad = report["bad_status"] + report["socket_errors"] + report["timeouts"] + report["wrong"]
+    if bad or not report["requests"] or (checked and report["checked"] < report["requests"]):
+        raise WrongAnswerError(f"{base_url}{request.path}: {report}")
+    return Load(report["requests"], report["requests"] / report["seconds"], report["p50_ms"], report["p99_ms"])
