@@ -68,7 +68,7 @@ def describe_error(error: ServeError, *, handler_status: int = 500, detail: str 
     message = error.message
     if cls is errors.RouteNotFound:
         message = ROUTE_NOT_FOUND
-    elif cls is errors.MethodNotAllowed and not message:
+    elif not message and error.kind is ErrorKind.UNSUPPORTED:
         message = METHOD_NOT_ALLOWED
     if error.detail and detail != "none":
         message = _with_detail(message, error.detail, detail)

@@ -67,6 +67,8 @@ def route(method: str, raw_path: str) -> Route:
         raise RouteNotFound("")
     actions, name, version = _actions(segments)
     action = actions.get("GET" if method == "HEAD" else method)
+    if action is None and len(segments) > 3:  # describe takes any path below a version, nothing else is there
+        raise RouteNotFound("")
     if action is None:
         raise WrongMethod(tuple(actions))
     return Route(action, name, version)
