@@ -58,13 +58,17 @@ def http_exception_response(error: web.HTTPException, *, limit_setting: str) -> 
 def json_errors(
     *, detail: str = "none", limit_setting: str = "server.max_request_size", echo_request_id: bool = True
 ) -> Any:
-    """The outermost middleware of an app: a request id on every answer, and every exception as the JSON body."""
+    """The middleware next to an app's handlers: every exception as the JSON body, a request id on every answer.
+
+    The id is in ``request["request_id"]`` for the handlers.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = request.headers.get("x-request-id", "") if echo_request_id else ""
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
+        request["request_id"] = request_id
         try:
             response = await handler(request)
         except ServeError as error:

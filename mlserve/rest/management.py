@@ -1,16 +1,17 @@
 """The management API as an aiohttp app: one handler, because the paths are TorchServe's and not a router's.
 
 TorchServe splits paths by hand (empty segments at the end do not count, anything may follow a version), so
-:func:`mlserve.protocols.management.route` decides and a table of actions answers. Nothing here starts a task:
-asynchronous register and scale are the service's, which keeps the task and logs its failure.
+:func:`mlserve.protocols.management.route` decides and a table of actions answers. A change that was accepted is carried
+out to its end, whether or not the client waits for it: a client that gives up must not leave a model half registered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
 
 Answer = tuple[int, Any]
+T = TypeVar("T")
 
 
 def build_management_app(service: InferenceService, settings: Settings) -> web.Application:
@@ -57,6 +59,7 @@ class ManagementApi:
     def __init__(self, service: InferenceService, *, model_api: bool) -> None:
         self._service = service
         self._model_api = model_api
+        self._changes: set[asyncio.Task[Any]] = set()
         self._actions: Mapping[str, Callable[[codec.Route, dict[str, Any]], Awaitable[Answer]]] = {
             "api": self._api,
             "list": self._list,
@@ -93,8 +96,11 @@ class ManagementApi:
         self._check_model_api()
         _warn_unknown(parameters, codec.REGISTER_PARAMETERS)
         call = codec.parse_register(parameters)
-        result = await self._service.register(
-            call.url, call.overrides, initial_workers=call.initial_workers, synchronous=call.synchronous
+        result = await self._to_the_end(
+            self._service.register(
+                call.url, call.overrides, initial_workers=call.initial_workers, synchronous=call.synchronous
+            ),
+            f"registering {call.url}",
         )
         if not result.done:
             return 202, codec.status_json(codec.PROCESSING)
@@ -110,12 +116,15 @@ class ManagementApi:
         _warn_unknown(parameters, codec.SCALE_PARAMETERS)
         call = codec.parse_scale(parameters)
         version = route.version or call.version
-        result = await self._service.scale(
-            route.name,
-            version,
-            min_workers=call.min_workers,
-            max_workers=call.max_workers,
-            synchronous=call.synchronous,
+        result = await self._to_the_end(
+            self._service.scale(
+                route.name,
+                version,
+                min_workers=call.min_workers,
+                max_workers=call.max_workers,
+                synchronous=call.synchronous,
+            ),
+            f"scaling {route.name}",
         )
         if not result.done:
             return 202, codec.status_json(codec.PROCESSING)
@@ -123,7 +132,7 @@ class ManagementApi:
 
     async def _unregister(self, route: codec.Route, parameters: dict[str, Any]) -> Answer:
         self._check_model_api()
-        await self._service.unregister(route.name, route.version)
+        await self._to_the_end(self._service.unregister(route.name, route.version), f"unregistering {route.name}")
         return 200, codec.status_json(codec.unregistered_text(route.name))
 
     async def _set_default(self, route: codec.Route, parameters: dict[str, Any]) -> Answer:
@@ -134,11 +143,27 @@ class ManagementApi:
         self._service.find(route.name)
         return 200, {"name": route.name, "ready": self._service.health().models.get(route.name, False)}
 
+    async def _to_the_end(self, change: Coroutine[Any, Any, T], what: str) -> T:
+        """Wait for a change. If the request is cancelled meanwhile, the change goes on and its failure is logged."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda task: _log_failure(task, what))
+            raise
+
     def _check_model_api(self) -> None:
         if not self._model_api:
             raise MethodNotAllowed(
                 "Registering and unregistering models is switched off; models.model_api = true allows it"
             )
+
+
+def _log_failure(task: asyncio.Task[Any], what: str) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed, with nobody waiting for it: %s", what, error)
 
 
 def _warn_unknown(parameters: Mapping[str, Any], known: Sequence[str]) -> None:
