@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlserve.errors import SettingError
 from mlserve.settings import Option, Settings, all_options, find_config_file, load_settings
 from mlserve.settings.values import written
 
@@ -59,14 +60,17 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
 def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Load the settings for this process: its environment, its working directory, and what the command line gave.
 
-    Raises :class:`mlserve.errors.SettingError`.
+    Raises :class:`SettingError`.
     """
     path = find_config_file(config, os.environ, Path.cwd())
     if path is None or path.suffix != ".properties":
         return load_settings(config_file=path, flags=flags, environ=os.environ)
-    from mlserve.compat.properties import read_properties
+    from mlserve.compat.properties import PropertiesError, read_properties
 
-    entries = read_properties(path, os.environ)
+    try:
+        entries = read_properties(path, os.environ)
+    except PropertiesError as error:
+        raise SettingError(str(error)) from None
     return load_settings(config_file=path, flags=flags, environ=os.environ, properties=entries)
 
 

@@ -33,15 +33,15 @@ class ServerInfo:
     addresses: dict[str, str] = field(default_factory=dict)
     log_file: str = ""
 
-    def alive(self) -> bool:
-        """Whether this very process still runs; a process that has ended and was not yet reaped does not."""
+    def process(self) -> psutil.Process | None:
+        """This very process, or None if it has ended; one that has ended and was not yet reaped counts as ended."""
         try:
             process = psutil.Process(self.pid)
             # Start times are derived from clock ticks (10 ms) and the boot time, which clock corrections shift.
             same = abs(process.create_time() - self.started) < 2.0
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
-            return False
+            return None
 
 
 class AlreadyRunning(ServeError):
@@ -60,7 +60,7 @@ class PidFile:
     def read(self) -> ServerInfo | None:
         """The running server that the file names, or None if there is no file, or nothing behind it."""
         info = _parse(self.path)
-        return info if info is not None and info.alive() else None
+        return info if info is not None and info.process() is not None else None
 
     def claim(self, *, inference_port: int = 0, log_file: str = "") -> None:
         """Write the file for this process. Raises :class:`AlreadyRunning`; takes a dead server's file over."""
@@ -72,8 +72,8 @@ class PidFile:
                 return
             if (other := self.read()) is not None:
                 raise AlreadyRunning(
-                    f"A server is running already (pid {other.pid}, pid file {self.path}): stop it with `mlserve stop`, "
-                    "or give this one its own --pid-file and ports"
+                    f"A server is running already (pid {other.pid}, pid file {self.path}): "
+                    "stop it with `mlserve stop`, or give this one its own --pid-file and ports"
                 )
             self.path.unlink(missing_ok=True)
         raise AlreadyRunning(f"Another server is being started with the pid file {self.path}")

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlserve.errors import SettingError
-
 _BLANK = " \t\f"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _UNICODE = re.compile(r"[0-9A-Fa-f]{4}")
 _VARIABLE = re.compile(r"\$\$(\w+)\$\$")
+
+
+class PropertiesError(ValueError):
+    """The file cannot be read or parsed; the message starts with the file and line."""
 
 
 class Property(NamedTuple):
@@ -29,11 +31,11 @@ class Property(NamedTuple):
 
 
 def read_properties(path: Path, environ: Mapping[str, str]) -> list[Property]:
-    """Read a file. Raises :class:`SettingError` when it cannot be read or parsed, naming the line."""
+    """Read a file. Raises :class:`PropertiesError` when it cannot be read or parsed, naming the line."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SettingError(f"{path}: cannot read the settings file: {error.strerror}") from None
+        raise PropertiesError(f"{path}: cannot read the settings file: {error.strerror}") from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -44,7 +46,7 @@ def read_properties(path: Path, environ: Mapping[str, str]) -> list[Property]:
 def parse_properties(text: str, environ: Mapping[str, str], name: str = "config.properties") -> list[Property]:
     """Parse the text of a file called ``name``. A key that appears twice gives two entries; the later one counts.
 
-    Raises :class:`SettingError` for a broken ``\\uXXXX`` and for ``$$NAME$$`` where NAME is not in ``environ``.
+    Raises :class:`PropertiesError` for a broken ``\\uXXXX`` and for ``$$NAME$$`` where NAME is not in ``environ``.
     """
     entries: list[Property] = []
     for number, line in _logical_lines(text):
@@ -113,7 +115,7 @@ def _unescape(text: str, place: str) -> str:
                 parts.append(_ESCAPES.get(char, char))
                 continue
             if not _UNICODE.match(text, index):
-                raise SettingError(f"{place}: \\u must be followed by four hexadecimal digits")
+                raise PropertiesError(f"{place}: \\u must be followed by four hexadecimal digits")
             parts.append(chr(int(text[index : index + 4], 16)))
             index += 4
     # A character outside the basic plane is written as two escapes, a surrogate pair.
@@ -123,7 +125,7 @@ def _unescape(text: str, place: str) -> str:
 def _substitute(value: str, environ: Mapping[str, str], place: str) -> str:
     def lookup(match: re.Match[str]) -> str:
         if match[1] not in environ:
-            raise SettingError(f"{place}: the environment variable {match[1]} of {match[0]} is not set")
+            raise PropertiesError(f"{place}: the environment variable {match[1]} of {match[0]} is not set")
         return environ[match[1]]
 
     return _VARIABLE.sub(lookup, value)

@@ -1,0 +1,138 @@
+"""``mlserve start``: run a server in the foreground, or put one in the background."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlserve.cli.flags import as_arguments, with_settings
+from mlserve.settings import Settings
+
+if TYPE_CHECKING:
+    from mlserve.cli.console import LogProgress
+    from mlserve.cli.pidfile import PidFile
+    from mlserve.errors import ServeError
+
+log = logging.getLogger("mlserve.start")
+
+
+@with_settings()
+def start(
+    settings: Settings,
+    given: tuple[Path | None, Mapping[str, Any]],
+    more_models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="More models to load, as with --models; `--models a.mar b.mar` works because of this.",
+            show_default=False,
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run in the background; return when it is ready.")
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file",
+            help="With --detach: where its log goes. [default: beside the pid file's default]",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    events_fd: Annotated[int, typer.Option("--events-fd", hidden=True)] = -1,
+) -> None:
+    """Start a server and run it until SIGTERM or Ctrl-C; with --detach, in the background.
+
+    --models takes `name=file.mar`, `file.mar`, an unpacked directory, a handler file, or `all` for every archive of the
+    model store; it may be repeated, hold a comma list, or be followed by several values.
+    """
+    if detach:
+        raise typer.Exit(_start_detached(settings, given, log_file))
+    if log_file is not None and events_fd < 0:
+        raise typer.BadParameter("it goes with --detach; in the foreground, redirect standard error")
+    raise typer.Exit(_serve(settings, events_fd, str(log_file or "")))
+
+
+def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
+    from mlserve import server
+    from mlserve.cli.console import make_progress
+    from mlserve.cli.detach import PipeProgress
+    from mlserve.cli.pidfile import PidFile, default_path
+    from mlserve.log import setup_logging
+
+    setup_logging(settings.log.level, settings.log.format)
+    for note in settings.notes:
+        log.warning("%s", note)
+    pid_file = PidFile(default_path(settings))
+    pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file)
+    try:
+        progress = PipeProgress(events_fd) if events_fd >= 0 else make_progress(settings.log.format)
+        try:
+            code = server.run(settings, Recorded(progress, pid_file))
+        finally:
+            progress.close()
+    finally:
+        pid_file.remove()
+    if code == server.MODEL_FAILED:
+        for name, message in progress.failures.items():
+            typer.echo(f"mlserve: error: model {name} did not load: {message}", err=True)
+        typer.echo("mlserve: --keep-going starts without the models that do not load", err=True)
+    return code
+
+
+class Recorded:
+    """Progress that also keeps the pid file up to date: where the server listens and whether it is ready."""
+
+    def __init__(self, progress: LogProgress, pid_file: PidFile) -> None:
+        self._progress = progress
+        self._pid_file = pid_file
+        self.model_loading = progress.model_loading
+        self.worker_ready = progress.worker_ready
+        self.model_ready = progress.model_ready
+        self.stopped = progress.stopped
+
+    def model_failed(self, name: str, error: ServeError) -> None:
+        """A model will not serve."""
+        self._progress.model_failed(name, error)
+
+    def listening(self, what: str, address: str) -> None:
+        """An API is bound."""
+        self._pid_file.add_address(what, address)
+        self._progress.listening(what, address)
+
+    def ready(self, seconds: float) -> None:
+        """The server serves."""
+        self._pid_file.update(state="ready")
+        self._progress.ready(seconds)
+
+    def stopping(self, reason: str) -> None:
+        """The server ends."""
+        self._pid_file.update(state="stopping")
+        self._progress.stopping(reason)
+
+
+def _start_detached(settings: Settings, given: tuple[Path | None, Mapping[str, Any]], log_file: Path | None) -> int:
+    from mlserve.cli.console import listed, make_progress
+    from mlserve.cli.detach import start_in_background
+    from mlserve.cli.pidfile import default_path
+    from mlserve.log import setup_logging
+
+    setup_logging(settings.log.level, settings.log.format)
+    log_file = (log_file or default_path(settings, "log")).absolute()
+    progress = make_progress(settings.log.format)
+    try:
+        background = start_in_background(as_arguments(*given), log_file, progress)
+    finally:
+        progress.close()
+    if background.exit_code is None:
+        typer.echo(f"mlserve runs in the background (pid {background.pid}): {listed(progress.addresses)}")
+        typer.echo(f"log: {log_file}")
+        return 0
+    typer.echo(background.failure, err=True)
+    typer.echo(f"mlserve: error: the server ended with code {background.exit_code}; its log: {log_file}", err=True)
+    return background.exit_code if background.exit_code > 0 else 1

@@ -1,0 +1,160 @@
+"""``mlserve status``: what the pid file and the server itself say."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from mlserve.cli.app import EXIT_FAILED, EXIT_NOT_RUNNING
+from mlserve.cli.flags import with_settings
+from mlserve.cli.pidfile import ServerInfo, find_server
+from mlserve.settings import Settings
+
+TIMEOUT = 5.0  # seconds per question; the server answers these from memory
+
+
+@dataclass
+class ModelStatus:
+    """A model version as ``status`` shows it."""
+
+    name: str
+    version: str
+    ready_workers: int
+    workers: int
+
+
+@dataclass
+class Status:
+    """What is known about a server. ``state`` is not running, starting, ready, not ready or not answering."""
+
+    state: str
+    pid: int | None = None
+    addresses: dict[str, str] = field(default_factory=dict)
+    log_file: str = ""
+    models: list[ModelStatus] = field(default_factory=list)
+    problem: str = ""
+
+    def exit_code(self) -> int:
+        """0 ready, 3 not running, else 1."""
+        return {"ready": 0, "not running": EXIT_NOT_RUNNING}.get(self.state, EXIT_FAILED)
+
+
+@with_settings(only=("server.pid_file", "server.host", "server.inference_port", "server.management_port"))
+def status(settings: Settings, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Tell whether a server runs, whether it is ready, and what it serves.
+
+    Exit codes: 0 ready, 1 running but not ready, 3 not running.
+    """
+    found = ask(settings)
+    if as_json:
+        document = {**vars(found), "models": [vars(model) for model in found.models]}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _show(found)
+    raise typer.Exit(found.exit_code())
+
+
+def ask(settings: Settings) -> Status:
+    """Find the server, by its pid file or else at the configured addresses, and ask it."""
+    info = find_server(settings).read()
+    found = Status("starting", info.pid, dict(info.addresses), info.log_file) if info else Status("not running")
+    if info is None:
+        found.addresses = {api: _configured(settings, api) for api in ("inference", "management")}
+    if "inference" not in found.addresses:
+        return found
+    try:
+        code, answer = _get(found.addresses["inference"], "/health/ready")
+    except (OSError, http.client.HTTPException) as error:
+        return _unreachable(found, info, error)
+    ours = isinstance(answer, dict) and "ready" in answer
+    if not ours:
+        found.problem = f"{found.addresses['inference']} is answered by something else than mlserve"
+        found.state = "not running" if info is None else "not answering"
+        return found
+    starting = info is not None and info.state == "starting"
+    found.state = "ready" if code == 200 else "starting" if starting else "not ready"
+    try:
+        found.models = _models(found.addresses.get("management", ""))
+    except (OSError, http.client.HTTPException, KeyError, TypeError) as error:
+        found.problem = f"the management API does not tell the models: {error}"
+    return found
+
+
+def _unreachable(found: Status, info: ServerInfo | None, error: Exception) -> Status:
+    if info is None:
+        found.addresses = {}
+        return found
+    found.state = "not answering"
+    found.problem = f"{found.addresses['inference']}: {error}"
+    return found
+
+
+def _models(address: str) -> list[ModelStatus]:
+    models: list[ModelStatus] = []
+    token = ""
+    while True:
+        _, page = _get(address, "/models?limit=1000" + (f"&next_page_token={token}" if token else ""))
+        for item in page["models"]:
+            _, versions = _get(address, f"/models/{quote(item['modelName'])}/all")
+            for one in versions:
+                ready = sum(worker["status"] == "READY" for worker in one["workers"])
+                models.append(ModelStatus(one["modelName"], one["modelVersion"], ready, len(one["workers"])))
+        token = page.get("nextPageToken", "")
+        if not token:
+            return models
+
+
+def _get(address: str, path: str) -> tuple[int, Any]:
+    """(status, JSON body or None). Proxies of the environment are not for this."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(body)
+    except ValueError:
+        return response.status, None
+
+
+def _configured(settings: Settings, api: str) -> str:
+    host, port = settings.server.address(api)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound to
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _show(found: Status) -> None:
+    pid = f" (pid {found.pid})" if found.pid else ""
+    typer.echo(f"mlserve is {found.state}{pid}")
+    if found.problem:
+        typer.echo(found.problem)
+    for api, address in found.addresses.items() if found.state != "not running" else ():
+        typer.echo(f"{api:<12} {address}")
+    if found.log_file:
+        typer.echo(f"{'log':<12} {found.log_file}")
+    if sys.stdout.isatty() and found.models:
+        _table(found.models)
+        return
+    for model in found.models:
+        typer.echo(f"model        {model.name} {model.version}: {model.ready_workers} of {model.workers} workers ready")
+
+
+def _table(models: list[ModelStatus]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("Model", "Version", "Workers ready", header_style="bold")
+    for model in models:
+        color = "green" if model.ready_workers else "red"
+        table.add_row(model.name, model.version, Text(f"{model.ready_workers}/{model.workers}", style=color))
+    Console().print(table)
