@@ -24,7 +24,15 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+def request_key(name: str, kind: type[Any]) -> Any:
+    """A key for what middlewares and handlers put on a request; aiohttp warns of plain strings since 3.14."""
+    typed = getattr(web, "RequestKey", None)
+    return typed(name, kind) if typed is not None else name
+
+
+REQUEST_ID = request_key("request_id", str)
+_VALID_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _FIXED = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
 
@@ -60,15 +68,15 @@ def json_errors(
 ) -> Any:
     """The middleware next to an app's handlers: every exception as the JSON body, a request id on every answer.
 
-    The id is in ``request["request_id"]`` for the handlers.
+    The id is in ``request[REQUEST_ID]`` for the handlers.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = request.headers.get("x-request-id", "") if echo_request_id else ""
-        if not _REQUEST_ID.fullmatch(request_id):
+        if not _VALID_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
-        request["request_id"] = request_id
+        request[REQUEST_ID] = request_id
         try:
             response = await handler(request)
         except ServeError as error:
