@@ -30,6 +30,7 @@ LEVELS = {
     "rest": 4,
     "rpc": 4,
     "engine": 4,
+    "startup": 4.9,
     "server": 5.0,
     "cli": 5.1,
     "__main__": 5.2,

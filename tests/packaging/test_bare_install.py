@@ -1,0 +1,90 @@
+"""`pip install mlserve` in an empty environment, without torch: the wheel holds everything, and a server with a handler
+that needs no torch starts, answers and has imported none of it. Needs the package index."""
+
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "numpy", "PIL", "onnxruntime", "pandas")
+
+HANDLER = f"""
+import sys
+
+def handle(data, context):
+    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    return [{{"echo": row["body"].decode(), "heavy": loaded, "prefix": sys.prefix}} for row in data]
+"""
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, built from a copy: a build in the checkout leaves folders that later builds pick up."""
+    source, target = tmp_path_factory.mktemp("source") / "mlserve", tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("mlserve", "handlers", "templates"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, source)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds the wheel and its core dependencies, nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", wheel)
+    return python
+
+
+def test_wheel_lacks_no_module_and_brings_no_other_top_level_name(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, installed in (
+        ("mlserve", "mlserve"),
+        ("handlers", "mlserve/handlers"),
+        ("templates", "mlserve/templates"),
+    ):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert f"{installed}/{path.relative_to(ROOT / folder).as_posix()}" in names
+    assert {f"mlserve/templates/{path.name}" for path in (ROOT / "templates").iterdir() if path.is_file()} <= names
+    assert "mlserve/py.typed" in names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"mlserve"}
+
+
+def test_nothing_heavy_is_installed_or_needed_to_import_the_server(bare_python: Path) -> None:
+    code = (
+        "import importlib.util, mlserve.server, mlserve.cli;"
+        f"assert not [name for name in {HEAVY!r} if importlib.util.find_spec(name)]"
+    )
+    run(bare_python, "-I", "-c", code)
+
+
+def test_server_without_torch_answers(bare_python: Path, tmp_path: Path, start_server: Callable[..., Any]) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "handler.py").write_text(HANDLER, encoding="utf-8")
+    server = start_server(store, "echo=handler.py", python=str(bare_python))
+    answer = server.post("/predictions/echo", b"hello")
+    assert answer["echo"] == "hello"
+    assert Path(answer["prefix"]) == bare_python.parents[1], "the worker ran in another environment"
+    assert answer["heavy"] == []
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert not [name for name in ("libtorch", "numpy", "PIL") if name in maps]
+    assert server.stop() == 0
