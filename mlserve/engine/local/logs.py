@@ -39,7 +39,8 @@ class WorkerLog:
     def record(self, record: LogRecordMeta) -> None:
         """Keep and pass on a record of the worker's ``logging``."""
         for text in record.message.splitlines() or [""]:
-            self.line(record.level, f"{record.logger}: {text[:MAX_LINE]}")
+            source = "" if record.logger in ("root", log.name) else f"{record.logger}: "
+            self.line(record.level, source + text[:MAX_LINE])
 
 
 class PipeReader:

@@ -95,16 +95,21 @@ class Worker:
         elif self.state in (WorkerState.STARTING, WorkerState.LOADING):
             self._step(WorkerEvent.STOP)
             self._kill(Ending("stopped", "was stopped while it was loading"))
-        elif self.state in (WorkerState.BACKOFF, WorkerState.FAILED):
+        elif self.state is WorkerState.BACKOFF:
             self._step(WorkerEvent.STOP)
+        elif self.state is WorkerState.FAILED:  # its life is over; only its place in the list is left
+            self._step(WorkerEvent.STOP)
+            self._shared.on_end(self, None)
         self._stop_asked.set()
         await asyncio.wait({self._task}, timeout=grace)
         if grace is None or self._task.done():
             return
+        why = Ending("stopped", f"was stopped with requests in flight, {grace:g} s after it was told to end")
         if grace and self._process is not None:
+            self._fault = self._fault or why
             self._process.terminate()
             await asyncio.wait({self._task}, timeout=TERM_GRACE)
-        self._kill(Ending("stopped", f"was stopped with requests in flight, {grace:g} s after it was told to end"))
+        self._kill(why)
         await asyncio.wait({self._task})
 
     def info(self, *, memory: bool = True) -> WorkerInfo:
@@ -253,6 +258,9 @@ class Worker:
         await link.drained()
         link.drain()
         await asyncio.wait({process.exited}, timeout=EXIT_GRACE)
+        if process.exited.done():
+            return
+        self._fault = self._fault or Ending("stopped", f"did not end within {EXIT_GRACE:g} s of being told to")
         process.terminate()
         await asyncio.wait({process.exited}, timeout=TERM_GRACE)
         process.kill()
