@@ -122,13 +122,13 @@ def start_torchserve(scratch: Path, venv: Path) -> Server:
 def start_mlserve(scratch: Path, command: list[str]) -> Server:
     """mlserve in a child process; ``command`` is the ``mlserve`` program."""
     run_dir = scratch / "run-mlserve"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "tmp").mkdir(parents=True, exist_ok=True)
     inference, management, metrics = free_ports(3)
     command = [*command, "start", "--model-store", str(scratch / "model_store")]
     command += ["--models", *(f"{model}={model}.mar" for model in MODELS)]
     command += ["--host", "127.0.0.1", "--inference-port", str(inference)]
     command += ["--management-port", str(management), "--metrics-port", str(metrics)]
-    return launch("mlserve", inference, command, run_dir, dict(os.environ))
+    return launch("mlserve", inference, command, run_dir, {**os.environ, "TMPDIR": str(run_dir / "tmp")})
 
 
 def launch(name: str, port: int, command: list, run_dir: Path, env: dict[str, str]) -> Server:

@@ -58,6 +58,8 @@ class RunningServer:
     management: str
     metrics: str
     log: Path
+    temp: Path
+    """The server's TMPDIR: what is in it after a stop was left behind."""
 
     def post(self, path: str, body: bytes = b"", content_type: str = "application/octet-stream") -> Any:
         """POST to the inference port and parse the JSON answer; an error status raises urllib's HTTPError."""
@@ -86,9 +88,9 @@ class RunningServer:
         try:
             return self.process.wait(timeout=40)
         except subprocess.TimeoutExpired:
-            family = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
-            for process in family:
-                process.kill()
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
+            self.process.kill()
             self.process.wait()
             pytest.fail(f"the server did not stop on SIGTERM:\n{self.log.read_text(errors='replace')}")
 
@@ -103,21 +105,20 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
         store: Path, *models: str, args: tuple[str, ...] = (), python: str = sys.executable, ready_within: float = 60
     ) -> RunningServer:
         inference, management, metrics = _free_ports(3)
-        command = (
-            [python, "-P", "-m", "mlserve", "start"]
-            if sys.version_info >= (3, 11)
-            else [python, "-m", "mlserve", "start"]
-        )
+        # The console script beside the interpreter: "python -m" would put the working directory on sys.path.
+        command = [str(Path(python).parent / "mlserve"), "start"]
         command += ["--model-store", str(store), "--host", "127.0.0.1", "--inference-port", str(inference)]
         command += ["--management-port", str(management), "--metrics-port", str(metrics)]
         command += [*(["--models", *models] if models else []), *args]
-        log = tmp_path / f"server-{len(started)}.log"
+        log, temp = tmp_path / f"server-{len(started)}.log", tmp_path / f"server-{len(started)}-tmp"
+        temp.mkdir()
+        env = {**os.environ, "TMPDIR": str(temp)}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=store, env=dict(os.environ), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command, cwd=store, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         base = "http://127.0.0.1"
-        server = RunningServer(process, f"{base}:{inference}", f"{base}:{management}", f"{base}:{metrics}", log)
+        server = RunningServer(process, f"{base}:{inference}", f"{base}:{management}", f"{base}:{metrics}", log, temp)
         started.append(server)
         server.wait_ready(ready_within)
         return server

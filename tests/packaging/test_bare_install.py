@@ -88,3 +88,4 @@ def test_server_without_torch_answers(bare_python: Path, tmp_path: Path, start_s
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert not [name for name in ("libtorch", "numpy", "PIL") if name in maps]
     assert server.stop() == 0
+    assert list(server.temp.iterdir()) == []
