@@ -25,7 +25,7 @@ app = typer.Typer(
 @with_settings()
 def show(
     settings: Settings,
-    more_models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", show_default=False)] = None,
+    more_models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print each setting's effective value and where it comes from.

@@ -27,7 +27,7 @@ def start(
     more_models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="More models to load, as with --models; `--models a.mar b.mar` works because of this.",
             show_default=False,
         ),

@@ -131,7 +131,9 @@ def _from_toml(path: Path, known: Mapping[str, Option]) -> tuple[list[Given], di
     for section, table in document.items():
         place = f"{path.name}:{lines.find(section)}"
         if section not in SECTIONS and section != "model":
-            raise SettingError(f"{place}: unknown key {section}{_nearest_section(section, known)}")
+            # A plain key at the top of the file is a field whose table was forgotten.
+            names = [*SECTIONS, "model"] if isinstance(table, dict) else list(known)
+            raise SettingError(f"{place}: unknown key {section}{_nearest(section, names)}")
         if not isinstance(table, dict):
             raise SettingError(f"{place}: {section}: expected a table [{section}], got {shown(table)}")
         if section == "model":
@@ -158,11 +160,6 @@ def _model_table(path: Path, lines: Lines, name: str, fields: Any) -> dict[str, 
             raise SettingError(f"{place}: unknown key model.{name}.{field}{_nearest(field, known)}{hint}")
         table[field] = Given(f"model.{name}.{field}", value, place)
     return table
-
-
-def _nearest_section(section: str, known: Mapping[str, Option]) -> str:
-    """A key at the top of the file is a field whose table was forgotten, or a misspelt table."""
-    return _nearest(section, known) or _nearest(section, [*SECTIONS, "model"])
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -42,9 +42,9 @@ def expected(option: Option) -> str:
         return "one of " + ", ".join(repr(choice) for choice in option.choices)
     words = _WORDS[option.kind]
     if option.low is not None and option.high is not None:
-        words += f" from {option.low:g} to {option.high:g}"
+        words += f" from {written(option.low)} to {written(option.high)}"
     elif option.low is not None:
-        words += f" of at least {option.low:g}"
+        words += f" of at least {written(option.low)}"
     return words
 
 
@@ -62,7 +62,7 @@ def written(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple | list):
         return ",".join(str(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _text(raw: Any) -> str:

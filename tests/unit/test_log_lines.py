@@ -1,0 +1,161 @@
+import json
+import logging
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from mlserve.log import MAX_PENDING_LINES, AccessLog, setup_logging
+
+TIMED = SimpleNamespace(
+    queue=0.0012, transfer=0.0003, preprocess=0.001, inference=0.0205, postprocess=0.0001, batch_size=4
+)
+
+
+@pytest.fixture
+def stderr(capsys):
+    """A function that tells what went to standard error; the loggers are put back afterwards."""
+    saved = {name: logging.getLogger(name) for name in ("mlserve", "aiohttp", "asyncio", "grpc")}
+    state = {name: (list(one.handlers), one.level, one.propagate) for name, one in saved.items()}
+    yield lambda: capsys.readouterr().err
+    for name, (handlers, level, propagate) in state.items():
+        saved[name].handlers, saved[name].level, saved[name].propagate = handlers, level, propagate
+        saved[name].setLevel(level)
+
+
+def written(tmp_path, *lines, format: str = "text") -> list[str]:
+    path = tmp_path / "access.log"
+    access = AccessLog(str(path), format)
+    for arguments in lines:
+        access.line(*arguments)
+    access.close()
+    assert access.dropped == 0
+    return path.read_text().splitlines()
+
+
+def test_text_line_has_every_field(tmp_path):
+    [line] = written(tmp_path, ("10.0.0.1:5", "POST", "/predictions/m", 200, 12, 0.02345, "id-1", TIMED))
+    stamp, rest = line.split(" - ", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
+    assert rest == (
+        '10.0.0.1:5 "POST /predictions/m HTTP/1.1" 200 12 23.45 id-1'
+        " queue=1.20 transfer=0.30 pre=1.00 infer=20.50 post=0.10 batch=4"
+    )
+
+
+def test_line_without_timings_or_id(tmp_path):
+    [line] = written(tmp_path, ("c", "GET", "/ping", 200, 2, 0.001, ""))
+    assert line.endswith(' - c "GET /ping HTTP/1.1" 200 2 1.00 -')
+
+
+def test_json_line_is_json_with_every_field(tmp_path):
+    one, two = written(
+        tmp_path, ("c", "GET", '/a"\n%', 404, 0, 0.5, "r\\", TIMED), ("c", "GET", "/", 200, 0, 0, ""), format="json"
+    )
+    entry = json.loads(one)
+    assert entry.pop("time").endswith("Z")
+    assert entry == {
+        "client": "c", "method": "GET", "path": '/a"\n%', "status": 404, "size": 0, "total_ms": 500.0,
+        "request_id": "r\\", "queue_ms": 1.2, "transfer_ms": 0.3, "pre_ms": 1.0, "infer_ms": 20.5, "post_ms": 0.1,
+        "batch": 4,
+    }  # fmt: skip
+    assert "queue_ms" not in json.loads(two)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a\n2026 - x", "/a\\n2026\\x20-\\x20x"),
+        ('/" 200 0', '/\\"\\x20200\\x200'),
+        ("/\x1b[31m\\", "/\\x1b[31m\\\\"),
+        ("/é\udcff\u2028", "/\\xe9\\udcff\\u2028"),
+        ("/%s%d", "/%s%d"),
+    ],
+)
+def test_url_cannot_forge_lines_or_fields(tmp_path, path, shown):
+    [by_path] = written(tmp_path, ("c", "GET", path, 200, 0, 0.0, "r"))
+    assert f'"GET {shown} HTTP/1.1" 200 0 0.00 r' in by_path
+    assert written(tmp_path, ("c", "GET", "/", 200, 0, 0.0, path))[-1].endswith(f" {shown}")
+
+
+def test_every_line_before_close_is_written_in_order(tmp_path):
+    lines = written(tmp_path, *(("c", "GET", f"/{number}", 200, 0, 0.0, "r") for number in range(5000)))
+    assert [line.split('"')[1].split()[1] for line in lines] == [f"/{number}" for number in range(5000)]
+
+
+def test_off_opens_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    access = AccessLog("off")
+    access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    access.close()
+    assert not access.enabled
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dash_is_standard_error(capfd):
+    access = AccessLog("-")
+    access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    access.close()
+    access.close()
+    assert '"GET / HTTP/1.1"' in capfd.readouterr().err
+
+
+def test_file_that_cannot_be_opened_fails_at_start(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        AccessLog(str(tmp_path / "none" / "access.log"))
+
+
+def test_full_disk_loses_lines_and_says_so(stderr):
+    setup_logging()
+    access = AccessLog("/dev/full")
+    access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    access.close()
+    assert access.dropped == 1
+    assert "Cannot write the access log /dev/full: [Errno 28]" in stderr()
+
+
+def test_stuck_disk_costs_lines_not_memory(tmp_path):
+    access = AccessLog(str(tmp_path / "a"))
+    access._lines.extend([""] * MAX_PENDING_LINES)  # as if the writer had not come back for a long time
+    access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    access.close()
+    assert access.dropped == 1
+
+
+def test_rotated_file_is_opened_anew(tmp_path):
+    path = tmp_path / "access.log"
+    access = AccessLog(str(path))
+    path.rename(tmp_path / "access.log.1")
+    access.reopen()
+    access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    access.close()
+    assert "GET /" in path.read_text()
+    assert (tmp_path / "access.log.1").read_text() == ""
+
+
+def test_text_log_line(stderr):
+    setup_logging("info", "text")
+    logging.getLogger("mlserve.core").info("model %s", "m")
+    logging.getLogger("mlserve.core").debug("hidden")
+    assert re.fullmatch(r"\S+Z \[INFO\] mlserve\.core: model m\n", stderr())
+
+
+def test_json_log_line_holds_extras_and_traceback_on_one_line(stderr):
+    setup_logging("debug", "json")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("mlserve").exception("failed", extra={"model": "m"})
+    [line] = stderr().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["logger"], entry["message"], entry["model"]) == ("error", "mlserve", "failed", "m")
+    assert "ValueError: two\nlines" in entry["exception"]
+
+
+def test_second_setup_does_not_double_the_lines(stderr):
+    setup_logging("info")
+    setup_logging("warning")
+    logging.getLogger("mlserve.x").warning("once")
+    logging.getLogger("mlserve.x").info("never")
+    logging.getLogger("aiohttp.server").warning("heard")
+    assert [line.rpartition(": ")[2] for line in stderr().splitlines()] == ["once", "heard"]
