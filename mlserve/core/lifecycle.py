@@ -152,5 +152,5 @@ class Backoff:
         delay, following = self._delays
         if now + delay - self._first_failure >= self._window:
             return None
-        self._delays = (following, delay + following)
-        return min(delay, self._cap)
+        self._delays = (following, min(delay + following, self._cap))
+        return delay

@@ -91,6 +91,8 @@ def decode_results(
             data: bytes | memoryview = _copy(arena, item)
         else:
             end = position + item.length
+            if end < position:
+                raise Malformed(f"a result of {item.length} bytes")
             data = body[position:end]
             position = end
         results.append(InferenceResponse(data, item.content_type, item.status, item.reason, item.headers))

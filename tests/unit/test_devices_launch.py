@@ -1,0 +1,93 @@
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlserve
+from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.engine.local.exits import REASONS, explain, oom_kill_count
+from mlserve.engine.local.launch import LoadOptions, load_message, worker_command, worker_env
+
+
+def _spec(**settings):
+    return ModelSpec(ModelKey("m", "1"), "/models/m", "h", **settings)
+
+
+def test_the_model_directory_comes_before_the_users_own_path():
+    env = worker_env(_spec(), None, 4, 2, {"PYTHONPATH": "/mine:/other"})
+    assert env["PYTHONPATH"].split(":")[:3] == ["/models/m", "/mine", "/other"]
+
+
+def test_another_interpreter_is_given_this_package_but_never_our_site_packages():
+    path = worker_env(_spec(python="/venv/bin/python"), None, 4, 2, {})["PYTHONPATH"].split(":")
+    ours = str(Path(mlserve.__file__).resolve().parent.parent)
+    assert path in (["/models/m"], ["/models/m", ours])
+    assert not any("site-packages" in entry for entry in path)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (0.5, 1, "1"), (2, 5, "1"), (4, 0, "4")]
+)
+def test_cpus_are_shared_out_between_the_workers(cpus, workers, threads):
+    env = worker_env(_spec(), None, cpus, workers, {})
+    assert env["OMP_NUM_THREADS"] == env["MKL_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == threads
+
+
+def test_the_users_thread_count_is_kept_unless_the_model_sets_its_own():
+    assert worker_env(_spec(), None, 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in worker_env(_spec(), None, 8, 1, {"OMP_NUM_THREADS": "3"})
+    assert worker_env(_spec(threads_per_worker=5), None, 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "5"
+
+
+def test_a_pin_replaces_the_servers_own_visible_devices():
+    assert worker_env(_spec(), 3, 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == "3"
+    assert worker_env(_spec(), None, 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_pinned_handler_is_told_zero_and_an_unpinned_one_nothing():
+    assert load_message(_spec(), 7, LoadOptions()).gpu_id == 0
+    assert load_message(_spec(), None, LoadOptions()).gpu_id is None
+
+
+def test_the_models_interpreter_is_used():
+    assert worker_command(_spec(python="/venv/bin/python")) == ["/venv/bin/python", "-m", "mlserve.worker"]
+    assert worker_command(_spec())[0] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("code", "slug", "words"),
+    [
+        (0, "exit", "ended by itself"),
+        (1, "exit", "exited with code 1"),
+        (3, "load_failed", "could not load the model"),
+        (4, "protocol_error", "frame"),
+        (5, "device_error", "device failed"),
+        (-signal.SIGSEGV, "signal", "SIGSEGV"),
+        (-64, "signal", "SIGRTMAX"),
+        (-63, "signal", "signal 63"),
+    ],
+)
+def test_exit_statuses_are_told_apart(code, slug, words):
+    ending = explain(code)
+    assert ending.slug == slug
+    assert words in ending.text
+    assert slug in REASONS
+
+
+@pytest.mark.parametrize("code", [-9, 137])
+def test_sigkill_is_blamed_on_memory_only_where_the_kernel_says_so_or_says_nothing(code):
+    assert explain(code).text == "was killed by SIGKILL (probably out of memory)"
+    assert explain(code, oom_kills=1) == ("out_of_memory", "was killed by the kernel: out of memory", "")
+    assert "not by the kernel" in explain(code, oom_kills=0).text
+
+
+def test_the_kernels_out_of_memory_counter_is_read_wherever_it_is(tmp_path):
+    none = tmp_path / "none"
+    (tmp_path / "self").write_text("0::/app\n")
+    (tmp_path / "app").mkdir()
+    assert oom_kill_count(tmp_path, tmp_path / "self", none) is None
+    (tmp_path / "app" / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\n")
+    assert oom_kill_count(tmp_path, tmp_path / "self", none) == 2
+    (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 40\n")
+    assert oom_kill_count(tmp_path, tmp_path / "self", tmp_path / "vmstat") == 42
