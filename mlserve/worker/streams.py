@@ -12,10 +12,12 @@ from mlserve.wire.payload import ChunkMeta
 from mlserve.worker.encode import encode_element
 from mlserve.worker.link import Link
 
+_STREAMS = frozenset({types.GeneratorType, types.AsyncGeneratorType})
+
 
 def is_stream(value: Any) -> bool:
     """Whether ``value`` is a generator, plain or async."""
-    return isinstance(value, (types.GeneratorType, types.AsyncGeneratorType))
+    return type(value) in _STREAMS
 
 
 def as_generator(value: Any, run: Callable[[Any], Any]) -> Generator[Any, None, None]:
