@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from .labels import FILE, load_label_mapping
-from .loading import compile_model, load_model
+from .loading import compile_model, load_model, model_files
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +64,7 @@ class BaseHandler:
         if importlib.util.find_spec("torch") is not None:
             self.device = self.get_device()
             self.map_location = self.device.type
-        model = (self.manifest or {}).get("model", {})
-        code, weights = (directory / model[key] if model.get(key) else None for key in ("modelFile", "serializedFile"))
+        code, weights = model_files(directory, self.manifest)
         self.model_pt_path = str(weights) if weights else None
         if code or weights:
             if self.device is None:

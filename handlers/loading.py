@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +21,21 @@ LATER = {
     ".so": "torch._inductor (pip install 'mlserve[torch]')",
     ".pt2": "torch.export.load (pip install 'mlserve[torch]')",
 }
+
+
+def model_files(directory: Path, manifest: Mapping[str, Any] | None) -> tuple[Path | None, Path | None]:
+    """(model file, weights) of a model. A directory that was never archived has no manifest to name them: there it is
+    ``model.py`` and the only .pt or .pth file. Raises ``ValueError`` if there are several of the latter.
+    """
+    if manifest:
+        model = manifest.get("model", {})
+        code, weights = (directory / model[key] if model.get(key) else None for key in ("modelFile", "serializedFile"))
+        return code, weights
+    found = sorted(path for path in directory.iterdir() if path.suffix in (".pt", ".pth"))
+    if len(found) > 1:
+        raise ValueError(f"{directory} has no manifest and several weights: {', '.join(path.name for path in found)}")
+    code = directory / "model.py"
+    return (code if code.is_file() else None), (found[0] if found else None)
 
 
 def load_model(

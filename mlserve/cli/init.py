@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from mlserve.core.model import check_name
-from mlserve.errors import InvalidInput
 
 
 class Kind(str, Enum):
@@ -63,12 +62,7 @@ def init(
 ) -> None:
     """Start a new model: a handler with tests that pass, its configuration, and a script that packs it."""
     target = directory or Path(name)
-    try:
-        written = scaffold(name, kind, target, force=force)
-    except (InvalidInput, FileExistsError, NotADirectoryError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
-    for path in written:
+    for path in scaffold(name, kind, target, force=force):
         typer.echo(f"wrote {path}")
     example = WORDS[kind]["run_input"]
     typer.echo(f"\nTry it:\n  cd {target}\n  pytest\n  mlserve run . {example}\n  ./pack.sh")

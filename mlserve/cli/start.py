@@ -120,10 +120,9 @@ def _start_detached(settings: Settings, given: tuple[Path | None, Mapping[str, A
     from mlserve.cli.console import listed, make_progress
     from mlserve.cli.detach import start_in_background
     from mlserve.cli.pidfile import default_path
-    from mlserve.log import setup_logging
 
-    setup_logging(settings.log.level, settings.log.format)
     log_file = (log_file or default_path(settings, "log")).absolute()
+    # Logging is not set up here, so without a terminal nothing is shown until the end: the lines are in the log file.
     progress = make_progress(settings.log.format)
     try:
         background = start_in_background(as_arguments(*given), log_file, progress)

@@ -126,6 +126,16 @@ def test_a_model_file_named_like_a_loaded_module_does_not_replace_it(archive, tm
     assert sys.modules["json"] is json
 
 
+def test_a_directory_without_a_manifest_is_served_by_the_names_of_its_files(tmp_path):
+    (tmp_path / "model.py").write_text(NET)
+    torch.save({"factor": torch.tensor(5.0)}, tmp_path / "any.pth")
+    context = Context("m", str(tmp_path), {})
+    assert loaded(context).handle([{"body": [1]}], context) == [[5.0]]
+    (tmp_path / "other.pt").touch()
+    with pytest.raises(ValueError, match=r"several weights: any\.pth, other\.pt"):
+        loaded(context)
+
+
 def test_pt2_compiles_the_model(archive):
     context = archive(NET, config={"pt2": {"compile": {"enable": True, "backend": "eager"}}})
     handler = loaded(context)
