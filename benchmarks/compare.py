@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from benchmarks import models, report, servers, wrk
 from benchmarks.inprocess import measure
 from benchmarks.report import Row
@@ -36,10 +38,10 @@ class Plan:
     def total(self, count: int) -> float:
         """Seconds of load with ``count`` servers, without start-up."""
         per_round = count * (2 * self.noop + 2 * self.classify) + self.classify
-        return self.rounds * per_round + count * 4 * self.warm_up
+        return self.rounds * per_round + count * 8 * self.warm_up
 
 
-FULL = Plan(rounds=5, noop=5, classify=10, warm_up=3)
+FULL = Plan(rounds=5, noop=5, classify=10, warm_up=2)
 QUICK = Plan(rounds=2, noop=2, classify=3, warm_up=1)
 
 
@@ -56,8 +58,11 @@ def loads() -> list[Row]:
 def warm_up(running: Sequence[Server], rows: Sequence[Row], requests: dict[str, wrk.Request], seconds: float) -> None:
     """Load every server with every row once, and compare every answer."""
     for row in rows:
+        # TorchScript compiles during the first batches of each size, which takes seconds.
+        factor = 3 if row.model == "classify" else 1
         for server in running:
-            wrk.run(server.url, requests[row.model], connections=row.connections, seconds=seconds, checked=True)
+            request = requests[row.model]
+            wrk.run(server.url, request, connections=row.connections, seconds=factor * seconds, checked=True)
 
 
 def run_round(number: int, running: Sequence[Server], rows: Sequence[Row], requests: dict, plan: Plan) -> None:
@@ -80,6 +85,14 @@ def run_round(number: int, running: Sequence[Server], rows: Sequence[Row], reque
     for row in rows:
         if row.model == "classify":
             row.inprocess.append(rate)
+
+
+def foreign_load() -> float:
+    """Share of the cores that others use, in percent, measured before a server is up. Warns above 10."""
+    busy = psutil.cpu_percent(interval=2.0)
+    if busy > 10:
+        print(f"warning: other programs use {busy:.0f} % of the cores; the figures will be poor", flush=True)
+    return busy
 
 
 def compare(names: Sequence[str], plan: Plan) -> list[Row]:
@@ -124,12 +137,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [arguments.only] if arguments.only else ["mlserve", "torchserve"]
     print(f"about {plan.total(len(names)):.0f} s of load on {', '.join(names)}", flush=True)
 
-    started = time.monotonic()
+    started, busy = time.monotonic(), foreign_load()
     rows = compare(names, plan)
     titles = {"mlserve": "mlserve", "torchserve": "TorchServe"}
     command = " ".join(["scripts/bench torchserve", *(argv if argv is not None else sys.argv[1:])])
     command = command.replace(" --update-readme", "")
     text = report.markdown(rows, [titles[name] for name in names], command, plan.rounds, commit())
+    text += f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
     print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {report.write(rows, text, RESULTS)}")
     if arguments.update_readme:
         report.update_readme(README, text)

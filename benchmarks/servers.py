@@ -44,12 +44,13 @@ class Server:
 
     def stop(self) -> None:
         """SIGTERM to the processes of this server, by pid; what is left after 20 s is killed."""
-        family = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
-        family += [child for parent in family for child in parent.children(recursive=True)]
-        # TorchServe's launcher does not pass signals on, so its Java child is told as well.
-        for process in family[:2]:
-            if process.is_running():
-                process.send_signal(signal.SIGTERM)
+        if self.process.poll() is not None:
+            return
+        main = psutil.Process(self.process.pid)
+        family = main.children(recursive=True)
+        # TorchServe's launcher does not pass signals on: the server is its Java child.
+        for process in [child for child in family if child.name() == "java"] or [main]:
+            process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=60)
         _, alive = psutil.wait_procs(family, timeout=20)
         for process in alive:
