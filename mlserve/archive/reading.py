@@ -279,7 +279,8 @@ def damage_named(name: str) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise ArchiveError(f"Archive is damaged or truncated at {name!r}: {error}") from None
-    except (ValueError, OverflowError, struct.error, IndexError, RuntimeError) as error:  # ill-formed headers
+    except (ValueError, OverflowError, struct.error, IndexError, RuntimeError, OSError) as error:
+        # Ill-formed headers reach far: an offset before the start of the file ends as EINVAL.
         raise ArchiveError(f"Archive cannot be read at {name!r}: {error}") from None
 
 
