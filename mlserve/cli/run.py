@@ -26,7 +26,7 @@ import typer
 
 from mlserve.cli.flags import with_settings
 from mlserve.core.model import ModelSpec
-from mlserve.errors import InvalidInput, ModelNotFound
+from mlserve.errors import ModelNotFound
 from mlserve.settings import Settings
 
 
@@ -83,9 +83,9 @@ def run(
 
 
 def read_inputs(files: Sequence[Path], data: str, content_type: str) -> list[Input]:
-    """What to send. Raises :class:`InvalidInput` for both or neither, ``OSError`` for a file that cannot be read."""
+    """What to send. Raises ``typer.BadParameter`` for both or neither, ``OSError`` for a file that cannot be read."""
     if bool(files) == bool(data):
-        raise InvalidInput("Give either --input FILE or -d JSON")
+        raise typer.BadParameter("give the input either with --input FILE or with -d JSON")
     if data:
         return [Input(data.encode(), content_type or "application/json")]
     return [Input(path.read_bytes(), content_type or mimetypes.guess_type(path.name)[0] or "") for path in files]

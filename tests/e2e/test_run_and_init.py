@@ -168,8 +168,8 @@ def test_wrong_use_is_said_before_anything_is_loaded(tmp_path):
     write(tmp_path / "handler.py", "raise SystemExit('was loaded')\n")
     for arguments in ([], ["-d", "1", "-i", "handler.py"]):
         done = mlserve("run", "handler.py", *arguments, cwd=tmp_path)
-        assert done.returncode == 1
-        assert "either --input FILE or -d JSON" in done.stderr
+        assert done.returncode == 2
+        assert "--input FILE" in done.stderr
     done = mlserve("run", "nothing-there", "-d", "1", cwd=tmp_path)
     assert done.returncode == 1
     assert "nothing-there" in done.stderr
