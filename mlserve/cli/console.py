@@ -47,7 +47,7 @@ class LogProgress:
 
     def model_ready(self, name: str, seconds: float) -> None:
         """All workers of the model have loaded."""
-        self.models.setdefault(name, ModelRow()).seconds = seconds
+        self._served(name, seconds)
         log.info("model %s is ready after %.1f s", name, seconds)
 
     def model_failed(self, name: str, error: ServeError) -> None:
@@ -75,6 +75,10 @@ class LogProgress:
     def close(self) -> None:
         """Give the terminal back, whatever happened."""
 
+    def _served(self, name: str, seconds: float) -> None:
+        row = self.models.setdefault(name, ModelRow())
+        row.seconds, row.ready = seconds, row.wanted
+
 
 class LiveProgress(LogProgress):
     """Start-up as a table that is redrawn in place. When the server is ready the table stays, and log lines follow."""
@@ -101,7 +105,7 @@ class LiveProgress(LogProgress):
 
     def model_ready(self, name: str, seconds: float) -> None:
         """As in the base class, without the log line."""
-        self.models.setdefault(name, ModelRow()).seconds = seconds
+        self._served(name, seconds)
 
     def listening(self, what: str, address: str) -> None:
         """As in the base class, without the log line."""
