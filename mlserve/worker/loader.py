@@ -56,6 +56,7 @@ def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], An
     if not module_name:
         raise LoadError("The model names no handler; set one with `mlserve archive --handler`")
     if model_dir:
+        importlib.invalidate_caches()  # the directory may have been unpacked a moment ago
         sys.path[:] = [model_dir, *(entry for entry in sys.path if entry != model_dir)]
     module = find_module(module_name, model_dir)
     target = getattr(module, wanted or "handle", None)
