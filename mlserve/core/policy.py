@@ -33,6 +33,7 @@ class Decision(NamedTuple):
 
 
 NOTHING = Decision(0)
+RESOLUTION = 1e-6  # seconds; a shorter wait is none: clocks may not be able to move by it
 
 
 class Policy(Protocol):
@@ -66,9 +67,8 @@ class Eager:
             return NOTHING
         if pending >= self.batch_size:
             return Decision(self.batch_size)
-        if view.age >= self.delay:
-            return Decision(pending)
-        return Decision(0, self.delay - view.age)
+        left = self.delay - view.age
+        return Decision(0, left) if left > RESOLUTION else Decision(pending)
 
 
 class Window:
@@ -88,9 +88,8 @@ class Window:
             return NOTHING
         if pending >= self.batch_size:
             return Decision(self.batch_size)
-        if view.age >= self.delay:
-            return Decision(pending)
-        return Decision(0, self.delay - view.age)
+        left = self.delay - view.age
+        return Decision(0, left) if left > RESOLUTION else Decision(pending)
 
 
 POLICIES: dict[str, type[Eager] | type[Window]] = {"eager": Eager, "window": Window}

@@ -75,7 +75,7 @@ class FastLane(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nobody waits for what it asked."""
         self.shared.connections.discard(self)
-        for exchange in self._exchanges:
+        for exchange in list(self._exchanges):  # ending one takes it off the deque
             if exchange.job is not None and not exchange.finished:
                 self.shared.service.cancel(exchange.job)
 

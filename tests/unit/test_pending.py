@@ -1,0 +1,217 @@
+"""The queue of a model version, driven by hand: admission, batching, expiry, cancelling, dying workers."""
+
+from __future__ import annotations
+
+import pytest
+from support.core_fakes import Endings, FakeClock, FakeSlot, make_queue, put
+
+from mlserve.core.messages import Chunk, InferenceRequest, Part
+from mlserve.errors import NoWorker, QueueFull, ServeError
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def endings() -> Endings:
+    return Endings()
+
+
+def test_requests_of_one_turn_leave_in_one_batch(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for name in "abc":
+        put(queue, name, endings)
+    clock.turn()
+    assert [len(batch) for batch in slot.batches] == [3]
+    slot.answer()
+    assert {name: endings.kind(name) for name in "abc"} == dict.fromkeys("abc", "ok")
+
+
+def test_no_worker_and_none_coming_is_refused_at_once(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    with pytest.raises(NoWorker, match=r"mlserve models scale m"):
+        put(queue, "a", endings)
+    queue.accept()
+    put(queue, "b", endings)  # workers are on their way: it waits
+    assert queue.depth == 1
+
+
+def test_a_full_queue_is_refused_and_names_the_setting(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, job_queue_size=2)
+    queue.accept()
+    put(queue, "a", endings)
+    put(queue, "b", endings)
+    with pytest.raises(QueueFull, match="job_queue_size") as caught:
+        put(queue, "c", endings)
+    assert caught.value.retry_after
+    assert queue.stats.rejections["overloaded"] == 1
+
+
+def test_the_second_slot_gets_an_overdue_batch_when_its_delay_has_passed(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "a", endings)
+    clock.turn()
+    put(queue, "b", endings)
+    clock.advance(0.009)
+    assert len(slot.batches) == 1
+    clock.advance(0.002)
+    assert [len(batch) for batch in slot.batches] == [1, 1]
+
+
+def test_no_more_than_two_batches_are_in_flight(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for number in range(20):
+        put(queue, str(number), endings)
+    clock.turn()
+    clock.advance(1.0)
+    assert [len(batch) for batch in slot.batches] == [4, 4]
+    assert queue.depth == 12
+
+
+def test_an_expired_request_in_the_queue_ends_with_a_timeout_and_is_never_sent(
+    clock: FakeClock, endings: Endings
+) -> None:
+    queue = make_queue(clock)
+    queue.accept()
+    put(queue, "late", endings, timeout=0.5)
+    put(queue, "patient", endings)
+    clock.advance(0.6)
+    assert endings.kind("late") == "timeout"
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    assert [job.request.request_id for job in slot.batches[0].jobs] == ["patient"]
+    assert queue.stats.expired == 1
+
+
+def test_a_deadline_that_was_met_does_not_fire_later(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "a", endings, timeout=0.5)
+    clock.turn()
+    slot.answer()
+    clock.advance(1.0)
+    assert endings.kind("a") == "ok"
+    assert queue.stats.expired == 0
+
+
+def test_cancelling_a_sent_request_leaves_its_batch_mates_alone(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    gone = put(queue, "gone", endings)
+    put(queue, "stays", endings)
+    clock.turn()
+    queue.cancel(gone)
+    assert slot.cancelled == [(slot.batches[0].batch_id, 0)]
+    slot.answer()
+    assert endings.kind("gone") == "cancelled"
+    assert endings.kind("stays") == "ok"
+
+
+def test_cancelled_requests_give_their_place_in_the_queue_back(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, job_queue_size=1)
+    queue.accept()
+    for number in range(5):
+        queue.cancel(put(queue, str(number), endings))
+    assert queue.depth == 0
+    assert queue.idle
+
+
+def test_a_dead_workers_unstarted_requests_go_back_to_the_head_unharmed(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, retry_on_worker_death=0)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for number in range(10):
+        put(queue, str(number), endings)
+    clock.turn()
+    slot.die()
+    assert {name: endings.kind(name) for name in "0123"} == dict.fromkeys("0123", "worker_died")
+    other = FakeSlot(queue, 9001)
+    queue.slot_ready(other)
+    assert [job.request.request_id for job in other.batches[0].jobs] == list("4567")
+
+
+def test_a_request_that_kills_workers_takes_no_other_with_it_twice(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    first = FakeSlot(queue)
+    queue.slot_ready(first)
+    for name in ("good", "poison", "fine"):
+        put(queue, name, endings)
+    clock.turn()
+    first.die()
+    second = FakeSlot(queue, 9001)
+    queue.slot_ready(second)
+    clock.advance(0.02)
+    assert [[job.request.request_id for job in batch.jobs] for batch in second.batches] == [["good"], ["poison"]]
+    second.answer()
+    second.die()
+    third = FakeSlot(queue, 9002)
+    queue.slot_ready(third)
+    third.answer()
+    assert {name: endings.kind(name) for name in ("good", "poison", "fine")} == {
+        "good": "ok",
+        "poison": "worker_died",
+        "fine": "ok",
+    }
+
+
+def test_a_request_that_has_streamed_is_not_computed_again(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "a", endings)
+    clock.turn()
+    queue.item_chunk(slot.batches[0], 0, Chunk(b"first"))
+    slot.die()
+    assert endings.kind("a") == "worker_died"
+
+
+def test_giving_up_ends_what_waits_and_refuses_what_comes_with_the_reason(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    queue.accept()
+    put(queue, "a", endings)
+    queue.gave_up(ServeError("its handler raised ImportError"))
+    assert endings.kind("a") == "not_ready"
+    with pytest.raises(NoWorker, match="its handler raised ImportError"):
+        put(queue, "b", endings)
+
+
+def test_a_closing_slot_gets_no_more_batches_but_its_answers_count(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "a", endings)
+    clock.turn()
+    queue.slot_closing(slot)
+    put(queue, "b", endings)
+    clock.advance(1.0)
+    assert len(slot.batches) == 1
+    slot.answer()
+    assert endings.kind("a") == "ok"
+    assert queue.depth == 1
+
+
+def test_a_protocols_failure_to_answer_does_not_cost_its_batch_mates_their_answers(
+    clock: FakeClock, endings: Endings
+) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+
+    def broken(job: object) -> None:
+        raise RuntimeError("the connection's code has a bug")
+
+    queue.put(InferenceRequest("broken", [Part("body", b"")]), broken, lambda job, chunk: None)
+    put(queue, "mate", endings)
+    clock.turn()
+    slot.answer()
+    assert endings.kind("mate") == "ok"

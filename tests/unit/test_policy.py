@@ -1,0 +1,63 @@
+"""Batching decisions, one situation at a time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserve.core.policy import Decision, Eager, View, Window, make_policy
+from mlserve.errors import InvalidInput
+
+views = st.builds(
+    View,
+    pending=st.integers(0, 50),
+    age=st.floats(0, 1),
+    idle=st.integers(0, 3),
+    room=st.integers(0, 3),
+)
+
+
+def test_eager_does_not_make_a_lone_request_wait() -> None:
+    assert Eager(8, 0.005).decide(View(1, 0.0, idle=1, room=0)) == Decision(1)
+
+
+def test_eager_does_not_prefetch_a_batch_that_is_neither_full_nor_overdue() -> None:
+    decision = Eager(8, 0.005).decide(View(3, 0.002, idle=0, room=1))
+    assert decision.take == 0
+    assert decision.wait == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize("view", [View(8, 0.0, 0, 1), View(20, 0.0, 0, 1)])
+def test_eager_fills_the_second_slot_with_a_full_batch(view: View) -> None:
+    assert Eager(8, 0.005).decide(view) == Decision(8)
+
+
+def test_eager_fills_the_second_slot_with_an_overdue_batch() -> None:
+    assert Eager(8, 0.005).decide(View(2, 0.005, 0, 1)) == Decision(2)
+
+
+def test_window_waits_for_a_full_batch_although_a_worker_is_idle() -> None:
+    decision = Window(8, 0.005).decide(View(7, 0.001, idle=1, room=0))
+    assert decision.take == 0
+    assert decision.wait == pytest.approx(0.004)
+
+
+def test_window_does_not_use_a_second_slot() -> None:
+    assert Window(8, 0.005).decide(View(20, 1.0, idle=0, room=1)) == Decision(0)
+
+
+@given(policy=st.sampled_from([Eager(8, 0.005), Window(8, 0.005)]), view=views)
+def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(policy: Eager | Window, view: View) -> None:
+    take, wait = policy.decide(view)
+    assert 0 <= take <= min(view.pending, policy.batch_size)
+    if take:
+        assert view.idle or view.room
+    if view.pending and view.idle and not take:
+        assert wait is not None
+        assert 0 < wait <= policy.delay
+
+
+def test_an_unknown_policy_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match=r"Unknown batch_policy 'greedy': use one of eager, window"):
+        make_policy("greedy", 1, 1.0)
