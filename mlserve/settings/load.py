@@ -19,7 +19,7 @@ PREFIX = "MLSERVE_"
 CONFIG_ENV = "MLSERVE_CONFIG"
 DEFAULT_FILE = "mlserve.toml"
 # Variables of other parts of mlserve, which are no settings of the server.
-OTHER_ENV = re.compile(r"MLSERVE_(CONFIG|URL|VENV|WORKER_\w+|TEST_\w+|BENCH_\w+)")
+OTHER_ENV = re.compile(r"MLSERVE_(CONFIG|INFERENCE_URL|MANAGEMENT_URL|VENV|WORKER_\w+|TEST_\w+|BENCH_\w+)")
 # What Kubernetes injects into every pod for a Service called mlserve or mlserve-something ("service links").
 _SERVICE_LINK = re.compile(r"MLSERVE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")

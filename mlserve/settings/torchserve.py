@@ -79,7 +79,7 @@ IGNORED = {
     **dict.fromkeys(("initial_worker_port", "initial_distribution_port"), "workers need no ports"),
     "token_expiration_min": _TOKENS,
     "workflow_store": "workflows are not supported",
-    "unregister_model_timeout": "unregistering waits for server.shutdown_grace",
+    "unregister_model_timeout": "unregistering answers the accepted requests first",
     "limit_max_image_pixels": "handlers are always told to limit the pixels of an image",
     "service_envelope": "handlers get bodies as they are",
     "blacklist_env_vars": "workers inherit the server's environment",

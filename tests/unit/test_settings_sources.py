@@ -110,6 +110,10 @@ def test_other_programs_variables_are_left_alone():
     load_settings(environ={"PATH": "/bin", "MLSERVER_HOST": "x", "mlserve_x": "y", "MLSERVE_CONFIG": "f"})
 
 
+def test_addresses_that_the_client_verbs_read_do_not_stop_a_server():
+    load_settings(environ={"MLSERVE_MANAGEMENT_URL": "http://h:1", "MLSERVE_INFERENCE_URL": "http://h:2"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
