@@ -125,7 +125,7 @@ def register(
 @app.command("scale")
 def scale(
     model: Model,
-    min_worker: Annotated[int, typer.Option("--min-worker", help="Grow to this many workers.", show_default=False)],
+    min_worker: Annotated[int, typer.Option(help="Grow to this many workers.")] = 1,
     max_worker: Annotated[
         int | None, typer.Option(help="Shrink to this many workers; default: --min-worker.", show_default=False)
     ] = None,
@@ -189,17 +189,18 @@ def _show_model(model: dict[str, Any]) -> None:
     if model["workers"]:
         typer.echo("")
         show_table(
-            ("WORKER", "STATE", "PID", "DEVICE", "MEMORY", "STARTED", "RESTARTS", "LAST EXIT"),
+            ("WORKER", "STATE", "PID", "DEVICE", "MEMORY", "STARTED (UTC)", "RESTARTS", "LAST EXIT"),
             [_worker_row(worker) for worker in model["workers"]],
         )
     for worker in model["workers"]:
-        for title, text in (
-            ("traceback", worker.get("traceback", "")),
-            ("last lines", "\n".join(worker.get("logTail", ()))),
-        ):
-            if text.strip():
+        traceback = worker.get("traceback", "").strip()
+        lines = "\n".join(worker.get("logTail", ()))
+        if traceback:
+            lines = lines.replace(traceback, "")  # the worker logs it too; once is enough
+        for title, text in (("traceback", traceback), ("last lines", lines.strip())):
+            if text:
                 typer.echo(f"\nworker {worker['id']}, {title}:")
-                typer.echo("\n".join(f"  {line}" for line in text.rstrip().splitlines()))
+                typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
 
 
 def _worker_row(worker: dict[str, Any]) -> tuple[str, ...]:
@@ -209,7 +210,7 @@ def _worker_row(worker: dict[str, Any]) -> tuple[str, ...]:
         str(worker["pid"]),
         worker.get("device", "gpu" if worker["gpu"] else "cpu"),
         f"{worker['memoryUsage'] / 1048576:.0f} MiB",
-        worker["startTime"],
+        worker["startTime"].partition(".")[0].replace("T", " "),
         str(worker.get("restarts", "")),
         worker.get("lastExit", "") or "-",
     )

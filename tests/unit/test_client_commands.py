@@ -26,7 +26,7 @@ MODEL = {
             "id": "9000", "startTime": "2026-11-21T09:42:37.123Z", "status": "UNLOADING", "state": "BACKOFF",
             "memoryUsage": 5 << 20, "pid": 77, "gpu": False, "device": "cpu", "restarts": 3,
             "lastExit": "killed by signal 9", "traceback": "Traceback\nImportError: nope",
-            "logTail": ["[red]loading[/red]"],
+            "logTail": ["[red]loading[/red]", "Traceback", "ImportError: nope"],
         }
     ],
 }  # fmt: skip
@@ -96,6 +96,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
             "/models?url=m.mar&model_name=n&batch_size=4&max_batch_delay=2.5&initial_workers=0&response_timeout=9.0"
             "&synchronous=false",
         ),
+        (["scale", "m"], "PUT", "/models/m?min_worker=1&synchronous=true"),
         (["scale", "m", "--min-worker", "2"], "PUT", "/models/m?min_worker=2&synchronous=true"),
         (
             ["scale", "m", "-V", "2.0", "--min-worker", "0", "--max-worker", "3", "--no-synchronous"],
@@ -137,6 +138,7 @@ def test_describe_hides_why_a_worker_ended(server: Scripted, capsys: pytest.Capt
     for text in ("1.0 (default)", "DEGRADED", "no memory left", "killed by signal 9", "  ImportError: nope", "BACKOFF"):
         assert text in shown
     assert "  [red]loading[/red]" in shown
+    assert shown.count("ImportError: nope") == 1
 
 
 def test_error_answer_exits_zero_or_shows_a_page(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +166,7 @@ def test_refused_connection_does_not_name_the_address(
     [
         ["models", "list", "--url", "8081"],
         ["models", "list", "--url", "http://127.0.0.1:port"],
-        ["models", "scale", "m"],
+        ["models", "scale", "m", "--min-worker", "two"],
         ["predict", "m"],
         ["predict", "m", "-d", "1", "-T", "x"],
         ["predict", "m", "-d", "{"],
