@@ -113,15 +113,20 @@ def run(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
             raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
         if reader.gone:
             continue  # nobody is left to read the answer
-        try:
-            meta, bodies = runner.handle(work)
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+        _answer(work, runner, link, replies)
         reader.done(work)
-        bodies = replies.place(work.batch_id, meta.items, bodies)
-        try:
-            link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
-        except OSError:
-            raise Stop(ASKED) from None
+        del work  # or its body would be held until the next batch comes
         if runner.fatal:
             raise Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}")
+
+
+def _answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
+    try:
+        meta, bodies = runner.handle(work)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+    bodies = replies.place(work.batch_id, meta.items, bodies)
+    try:
+        link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
+    except OSError:
+        raise Stop(ASKED) from None

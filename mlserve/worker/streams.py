@@ -47,14 +47,20 @@ class ChunkSender:
         self._infer = infer
 
     def send(self, index: int, piece: Any, content_type: str) -> None:
-        """Send one piece of item ``index``. Raises ``UnsupportedOutput`` or OSError."""
+        """Send one piece of item ``index``. Raises ``UnsupportedOutput``, and SystemExit when the server is gone.
+
+        SystemExit, because it passes through whatever a handler catches: there is nobody left to compute for.
+        """
         if isinstance(piece, Response):
             content_type = piece.content_type or content_type
             piece = piece.body
         body, natural = encode_element(piece)
         if len(body):
             meta = ChunkMeta(index, content_type or (natural if self._infer else ""))
-            self._link.send(Kind.CHUNK, self._batch_id, encode_meta(meta), [body])
+            try:
+                self._link.send(Kind.CHUNK, self._batch_id, encode_meta(meta), [body])
+            except OSError:
+                raise SystemExit(0) from None
 
 
 def drain(
@@ -65,7 +71,7 @@ def drain(
 ) -> None:
     """Send one piece of each stream in turn until all have ended; one that nobody waits for is closed.
 
-    ``ended`` is called once for each, with what it raised or None. Raises OSError when the server is gone.
+    ``ended`` is called once for each, with what it raised or None.
     """
     while streams:
         for row, stream in list(streams.items()):

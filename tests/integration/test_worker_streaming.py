@@ -84,6 +84,22 @@ def test_generator_handle_that_raises_at_once_fails_only_the_bad_item(loaded):
     assert [item.error for item in meta.items] == ["handler_failed", ""]
 
 
+def test_async_generator_is_streamed(loaded):
+    driver = loaded("awaits")
+    driver.batch(1, b"stream", b"plain")
+    chunks, meta, body = collect(driver)
+    assert chunks == [(0, b"one"), (0, b"two")]
+    assert ([item.error for item in meta.items], body) == (["", ""], b"plain")
+
+
+def test_end_of_the_server_ends_a_stream_quietly(loaded):
+    driver = loaded("streams")
+    driver.batch(1, b"wait")
+    assert driver.next()[0] == Kind.CHUNK
+    driver.sock.close()
+    assert driver.end() == (0, "closed\n", "")
+
+
 def test_worker_goes_on_after_streams(loaded):
     driver = loaded("streams")
     driver.batch(1, b"fail")
