@@ -34,6 +34,7 @@ class ImageTransform:
     ``resize`` is the length of the shorter side and ``crop`` the side of the square cut from the middle, in pixels.
     ``mean`` and ``std`` are per channel, for values from 0 to 1.
     ``draft`` lets libjpeg decode big JPEGs at 1/2, 1/4 or 1/8 of their size, where at least twice ``resize`` is left.
+    ``max_pixels`` refuses images that are small files and enormous pictures; the default is Pillow's.
     """
 
     resize: int = 256
@@ -42,6 +43,7 @@ class ImageTransform:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     draft: bool = True
+    max_pixels: int = 89478485
 
     def updated(self, options: Any, source: str = "image in model-config.yaml") -> ImageTransform:
         """A copy with ``options`` applied. Raises ``ValueError`` that names the key at fault."""
@@ -62,6 +64,8 @@ class ImageTransform:
         """Raise ``ValueError`` if a value is out of range."""
         if not (isinstance(self.resize, int) and isinstance(self.crop, int) and 0 < self.crop <= self.resize):
             raise ValueError(f"{source}: crop must be from 1 to resize, got crop {self.crop} and resize {self.resize}")
+        if not (isinstance(self.max_pixels, int) and self.max_pixels > 0):
+            raise ValueError(f"{source}: max_pixels must be a whole number from 1, got {self.max_pixels!r}")
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
             raise ValueError(f"{source}: unknown interpolation {self.interpolation!r}; try bilinear or bicubic")
         for key in ("mean", "std"):
@@ -116,13 +120,14 @@ class VisionHandler(BaseHandler):
     def initialize(self, context: Context) -> None:
         """Read the ``image`` section of model-config.yaml, then load the model."""
         _require_pillow()
-        if not context.system_properties.get("limit_max_image_pixels", True):
-            from PIL import Image as pillow
+        from PIL import Image as pillow
 
-            pillow.MAX_IMAGE_PIXELS = None
         options = (context.model_yaml_config or {}).get("image")
         if options is not None:
             self.transform = self.transform.updated(options)
+        # Pillow keeps one limit per process, and a worker has one model.
+        limited = context.system_properties.get("limit_max_image_pixels", True)
+        pillow.MAX_IMAGE_PIXELS = self.transform.max_pixels if limited else None
         super().initialize(context)
 
     def preprocess(self, data: list[dict[str, Any]]) -> torch.Tensor | None:
@@ -203,7 +208,8 @@ class VisionHandler(BaseHandler):
             message = f"Not an image that Pillow can read ({len(value)} bytes): expected {EXPECTED}"
             raise PredictionError(400, message) from error
         except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-            raise PredictionError(413, f"The image is too large: {error} (limit_max_image_pixels)") from error
+            message = f"The image is too large: {error} (image: max_pixels in model-config.yaml)"
+            raise PredictionError(413, message) from error
         except (OSError, SyntaxError, ValueError) as error:
             raise PredictionError(400, f"The image is damaged: {error}") from error
 

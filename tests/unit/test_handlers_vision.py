@@ -161,13 +161,16 @@ def test_a_batch_of_nothing_but_broken_images_never_reaches_the_model(make):
 
 
 def test_an_image_beyond_the_pixel_limit_is_refused_unless_the_limit_is_off(make, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    for side in (12, 40):  # Pillow warns up to twice the limit and raises above; both refuse here
-        handler = make({"image": {"resize": 8, "crop": 8}})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the handler sets it; put it back
+    config = {"image": {"resize": 8, "crop": 8, "max_pixels": 100}}
+    for side, refused in ((10, False), (12, True), (40, True)):  # Pillow warns up to twice the limit, then raises
+        handler = make(config)
         [answer] = handler.handle([{"body": encoded(noise(side, side))}], handler.context)
-        assert answer.status == 413
-        assert "limit_max_image_pixels" in answer.message
-    handler = make({"image": {"resize": 8, "crop": 8}}, limit_max_image_pixels=False)
+        assert isinstance(answer, PredictionError) == refused
+        if refused:
+            assert answer.status == 413
+            assert "max_pixels" in answer.message
+    handler = make(config, limit_max_image_pixels=False)
     assert isinstance(handler.handle([{"body": encoded(noise(40, 40))}], handler.context)[0], float)
 
 
@@ -190,6 +193,7 @@ def test_a_subclass_may_bring_its_own_processing(make):
         ({"crop": 300}, "crop must be from 1 to resize"),
         ({"resize": "big"}, "crop must be from 1 to resize"),
         ({"interpolation": "magic"}, "unknown interpolation 'magic'"),
+        ({"max_pixels": 0}, "max_pixels must be a whole number from 1"),
         ({"mean": [0.5]}, "mean must be three numbers"),
         ({"std": [1, 0, 1]}, "std must not be 0"),
         ([1], "expected a mapping"),

@@ -7,8 +7,12 @@ import re
 import pytest
 import yaml
 
+from mlserve.archive.spec import OPTIONS
 from mlserve.cli.init import Kind, scaffold
 from mlserve.errors import InvalidInput
+from mlserve.handlers.image_classifier import ImageClassifier
+from mlserve.handlers.vision import ImageTransform
+from mlserve.settings import Settings
 
 KINDS = list(Kind)
 
@@ -31,9 +35,19 @@ def test_every_commented_key_is_valid_yaml_once_the_comment_is_taken_away(tmp_pa
     assert yaml.safe_load(text) is None, "as scaffolded, every value is the default"
     keys = "\n".join(line[2:] for line in text.splitlines() if re.match(r"# +\w+:( |$)", line))
     config = yaml.safe_load(keys)
-    assert config["batchSize"] == 1
-    assert config["maxBatchDelay"] == 100
-    assert config["image"]["crop"] == 224
+    assert config.pop("image") == {
+        key: list(value) if isinstance(value, tuple) else value for key, value in vars(ImageTransform()).items()
+    }
+    assert config.pop("handler") == {"topk": ImageClassifier.topk}
+    defaults = Settings().defaults
+    for field, option in OPTIONS.items():
+        if not option.key:
+            continue  # not for model-config.yaml
+        shown = config.pop(option.key)
+        assert option.fits(shown)
+        if hasattr(defaults, field):
+            assert shown == getattr(defaults, field)
+    assert config == {}, "keys that no server reads"
 
 
 def test_the_pack_script_is_executable_and_names_the_model_files(tmp_path):
