@@ -27,6 +27,7 @@ from mlserve.core.service import InferenceService
 from mlserve.engine.local import LoadOptions, LocalEngine, available_cpus, discover_gpus
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog
+from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.fast import FastLane
 from mlserve.rest.inference import build_inference_app
@@ -189,20 +190,25 @@ class Server:
         settings = self._settings
         server = settings.server
         options = HttpOptions(
-            echo_request_id=server.echo_request_id,
             server_timing=server.server_timing,
             error_detail=server.error_detail,
             handler_error_status=server.handler_error_status,
         )
-        inference = build_inference_app(service, options, access, server.max_request_size)
+        request_ids = RequestIds(server.echo_request_id)
+        inference = build_inference_app(service, options, request_ids, access, server.max_request_size)
         runner = await self._runner(inference)
-        await self._bind("inference", runner, self._fast_lane(service, runner, access, options))
+        await self._bind("inference", runner, self._fast_lane(service, runner, access, options, request_ids))
         await self._bind("management", await self._runner(build_management_app(service, settings)))
         if settings.metrics.enabled:
             await self._bind("metrics", await self._runner(build_metrics_app(service, settings)))
 
     def _fast_lane(
-        self, service: InferenceService, runner: web.AppRunner, access: AccessLog | None, options: HttpOptions
+        self,
+        service: InferenceService,
+        runner: web.AppRunner,
+        access: AccessLog | None,
+        options: HttpOptions,
+        request_ids: RequestIds,
     ) -> Callable[[], asyncio.BaseProtocol] | None:
         server = self._settings.server
         slow = runner.server
@@ -211,7 +217,7 @@ class Server:
         limits = Limits(
             server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
         )
-        shared = self._lane = LaneShared(service, slow, access, options, limits)
+        shared = self._lane = LaneShared(service, slow, access, options, request_ids, limits)
         return lambda: FastLane(shared)
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
@@ -247,7 +253,8 @@ class Server:
         self._closers.append(close)
         self._runners.append(runner)
         bound = listener.sockets[0].getsockname()
-        self._progress.listening(api, f"http://{bound[0]}:{bound[1]}")
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        self._progress.listening(api, f"http://{shown}:{bound[1]}")
 
     async def _load(self, service: InferenceService) -> int:
         """Load what the settings name, unless a signal comes first."""
@@ -290,7 +297,11 @@ class Server:
         self._stop.set()
 
     def _on_worker_state(self, key: ModelKey, info: WorkerInfo) -> None:
-        if info.state == WorkerState.READY.value and self._service.starting and self._service.registry.has(key):
+        if info.state == WorkerState.READY.value and self._service.starting:
+            self._loop.call_soon(self._tell_ready, key)  # in the next turn the queue has counted it
+
+    def _tell_ready(self, key: ModelKey) -> None:
+        if self._service.registry.has(key):
             handle = self._service.find(*key)
             self._progress.worker_ready(key.name, handle.ready_workers, handle.pool.target)
 

@@ -33,7 +33,7 @@ class LoadProgress(Protocol):
 
 
 def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]]:
-    """(name or "", path) of each model to load: ``name=file.mar``, ``file.mar``, a directory, ``handler.py``, ``all``."""
+    """(name or "", path) of each model: ``name=file.mar``, ``file.mar``, a directory, ``handler.py``, ``all``."""
     named: list[tuple[str, str]] = []
     for entry in load:
         if entry.lower() == "all":

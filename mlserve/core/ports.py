@@ -134,5 +134,8 @@ class ModelSource(Protocol):
         ``runtime``. Raises ``ModelNotFound``, ``ArchiveError``, ``DownloadError`` or ``InvalidInput``.
         """
 
+    async def resolve_local(self, url: str, overrides: dict[str, Any]) -> ModelSpec:
+        """As :meth:`resolve`, for the operator at start-up, who may also name directories and files anywhere."""
+
     def release(self, spec: ModelSpec) -> None:
         """Remove what :meth:`resolve` unpacked for this version."""

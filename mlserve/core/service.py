@@ -121,7 +121,8 @@ class InferenceService:
         ``initial_workers`` counts unless the model's own configuration sets ``min_workers``. Raises what the model
         store raises, ``ModelExists``, and, when synchronous, ``WorkerStartError``; then nothing stays registered.
         """
-        spec = await self._source.resolve(url, overrides)
+        resolve = self._source.resolve_local if loaded_at_startup else self._source.resolve
+        spec = await resolve(url, overrides)
         spec = replace(spec, loaded_at_startup=loaded_at_startup)
         try:
             check_name(spec.key.name)

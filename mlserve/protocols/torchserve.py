@@ -7,7 +7,6 @@ for it: the frontend only cuts bodies into parts.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ JSON = "application/json"
 _FORM = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
 _READ = frozenset((b"content-type", b"x-request-id", b"x-request-timeout", b"x-mlserve-timing"))
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TIMEOUT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|)")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -35,24 +33,9 @@ _OURS = frozenset(("content-length", "transfer-encoding", "connection", "x-reque
 class HttpOptions:
     """The settings that shape HTTP answers."""
 
-    echo_request_id: bool = True
     server_timing: bool = False
     error_detail: str = "summary"
     handler_error_status: int = 500
-
-
-class RequestIds:
-    """UUID-shaped request ids: a random prefix per process and a counter, 0.15 us where ``uuid4`` takes 1.6."""
-
-    def __init__(self) -> None:
-        seed = os.urandom(16).hex()
-        self._prefix = f"{seed[:8]}-{seed[8:12]}-4{seed[13:16]}-a{seed[17:20]}-"
-        self._count = 0
-
-    def __call__(self) -> str:
-        """The next id."""
-        self._count += 1
-        return f"{self._prefix}{self._count:012x}"
 
 
 class Head:
@@ -90,13 +73,6 @@ def parse_timeout(value: bytes) -> float:
             f"Header x-request-timeout must be like 2.5, 2.5s or 250ms, at most a day; got {text[:40]!r}"
         )
     return seconds
-
-
-def choose_request_id(head: Head | None, options: HttpOptions, ids: RequestIds) -> str:
-    """The client's own id if it sent a decent one and the setting allows, else a new one."""
-    if head is not None and head.request_id and options.echo_request_id and _REQUEST_ID.fullmatch(head.request_id):
-        return head.request_id.decode("ascii")
-    return ids()
 
 
 def decode(

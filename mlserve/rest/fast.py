@@ -21,7 +21,7 @@ from typing import Any, cast
 import httptools
 
 from mlserve.errors import ErrorKind, InvalidInput, ServeError
-from mlserve.protocols.torchserve import Head, choose_request_id, decode, encode_error
+from mlserve.protocols.torchserve import Head, decode, encode_error
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
 from mlserve.rest.lane import LaneShared
@@ -200,7 +200,7 @@ class FastLane(asyncio.Protocol):
             head = Head(headers)
         except InvalidInput as bad:
             error = bad
-        request_id = choose_request_id(head, shared.options, shared.request_ids)
+        request_id = shared.request_ids(head.request_id if head is not None else b"")
         exchange = Exchange(
             self,
             parser.get_method(),

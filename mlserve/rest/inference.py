@@ -18,8 +18,9 @@ from mlserve.core.service import InferenceService
 from mlserve.errors import ErrorKind, MethodNotAllowed, RouteNotFound, ServeError
 from mlserve.log import AccessLog
 from mlserve.protocols.errors import json_body
+from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode
-from mlserve.rest.json_errors import Handler, json_errors
+from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors
 
 SERVICE = web.AppKey("service", InferenceService)
 OPTIONS = web.AppKey("options", HttpOptions)
@@ -29,10 +30,14 @@ _METHODS = ("GET", "POST", "PUT")
 
 
 def build_inference_app(
-    service: InferenceService, options: HttpOptions, access: AccessLog | None, max_request_size: int
+    service: InferenceService,
+    options: HttpOptions,
+    request_ids: RequestIds,
+    access: AccessLog | None,
+    max_request_size: int,
 ) -> web.Application:
     """The application; its errors are JSON and every request gets a line in the access log."""
-    errors = json_errors(echo_request_id=options.echo_request_id)
+    errors = json_errors(request_ids=request_ids)
     app = web.Application(middlewares=[_access_lines(access), errors], client_max_size=max_request_size)
     app[SERVICE] = service
     app[OPTIONS] = options
@@ -115,7 +120,7 @@ async def predict(request: web.Request) -> web.StreamResponse:
     head = Head(request.raw_headers)
     body = await _read(request)
     item = decode(
-        head, request["request_id"], request.raw_headers, body, explain=verb == "explanations", url_path=url_path
+        head, request[REQUEST_ID], request.raw_headers, body, explain=verb == "explanations", url_path=url_path
     )
     stream: web.StreamResponse | None = None
     async for event in service.events(handle, item):
@@ -158,7 +163,7 @@ def _response(answer: Answer) -> web.Response:
 
 
 async def _begin_stream(request: web.Request, content_type: str) -> web.StreamResponse:
-    stream = web.StreamResponse(headers={"ts_stream_next": "true", "x-request-id": request["request_id"]})
+    stream = web.StreamResponse(headers={"ts_stream_next": "true", "x-request-id": request[REQUEST_ID]})
     if content_type:
         stream.headers["Content-Type"] = content_type
     stream.enable_chunked_encoding()

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ from aiohttp import web
 from mlserve.errors import ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, describe_error, error_body
 from mlserve.protocols.errors import type_for_status as type_for
+from mlserve.protocols.request_ids import RequestIds
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ def request_key(name: str, kind: type[Any]) -> Any:
 
 
 REQUEST_ID = request_key("request_id", str)
-_VALID_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _FIXED = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
 
@@ -64,18 +62,18 @@ def http_exception_response(error: web.HTTPException, *, limit_setting: str) -> 
 
 
 def json_errors(
-    *, detail: str = "none", limit_setting: str = "server.max_request_size", echo_request_id: bool = True
+    *, detail: str = "none", limit_setting: str = "server.max_request_size", request_ids: RequestIds | None = None
 ) -> Any:
     """The middleware next to an app's handlers: every exception as the JSON body, a request id on every answer.
 
     The id is in ``request[REQUEST_ID]`` for the handlers.
     """
 
+    ids = request_ids or RequestIds()
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request_id = request.headers.get("x-request-id", "") if echo_request_id else ""
-        if not _VALID_ID.fullmatch(request_id):
-            request_id = str(uuid.uuid4())
+        request_id = ids(request.headers.get("x-request-id", "").encode("utf-8", "replace"))
         request[REQUEST_ID] = request_id
         try:
             response = await handler(request)

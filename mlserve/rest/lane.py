@@ -10,7 +10,8 @@ from typing import Protocol
 
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
-from mlserve.protocols.torchserve import HttpOptions, RequestIds
+from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.routes import RouteTable
 
 SWEEP = 1.0  # seconds between looks at all connections
@@ -48,6 +49,7 @@ class LaneShared:
         slow: Callable[[], asyncio.BaseProtocol],
         access: AccessLog | None,
         options: HttpOptions,
+        request_ids: RequestIds,
         limits: Limits,
     ) -> None:
         self.service = service
@@ -56,7 +58,7 @@ class LaneShared:
         self.options = options
         self.limits = limits
         self.routes = RouteTable(service)
-        self.request_ids = RequestIds()
+        self.request_ids = request_ids
         self.connections: set[Connection] = set()
         self.closing = False
         self.loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ from mlserve.errors import InvalidInput, MethodNotAllowed
 from mlserve.protocols import management as codec
 from mlserve.protocols import openapi
 from mlserve.protocols.errors import json_body
+from mlserve.protocols.request_ids import RequestIds
 from mlserve.rest.json_errors import json_errors
 from mlserve.rest.machine import gpu_usage
 
@@ -44,7 +45,7 @@ def build_management_app(service: InferenceService, settings: Settings) -> web.A
             json_errors(
                 detail=settings.server.error_detail,
                 limit_setting=f"{limit} bytes for the management API",
-                echo_request_id=settings.server.echo_request_id,
+                request_ids=RequestIds(settings.server.echo_request_id),
             )
         ],
         client_max_size=limit,

@@ -24,6 +24,7 @@ from mlserve import __version__
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.metrics import ModelStats
 from mlserve.errors import MethodNotAllowed, RouteNotFound
+from mlserve.protocols.request_ids import RequestIds
 from mlserve.rest.families import HANDLER_PREFIX, handler_families, histogram_family, machine_families
 from mlserve.rest.json_errors import json_errors
 from mlserve.rest.machine import Machine, MachineReading
@@ -154,7 +155,7 @@ class ServiceCollector(Collector):
 
 def build_metrics_app(service: InferenceService, settings: Settings) -> web.Application:
     """The app for the metrics port. ``settings.metrics.system`` switches the machine's own numbers."""
-    app = web.Application(middlewares=[json_errors(echo_request_id=settings.server.echo_request_id)])
+    app = web.Application(middlewares=[json_errors(request_ids=RequestIds(settings.server.echo_request_id))])
     endpoint = MetricsEndpoint(service, Machine() if settings.metrics.system else None)
     app.router.add_route("*", "/{path:.*}", endpoint.answer)
     return app
