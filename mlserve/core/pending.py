@@ -149,6 +149,8 @@ class ModelQueue:
         """See ``SlotEvents``."""
         self.in_flight -= 1
         self.stats.batch_done(len(batch.jobs), report.inference)
+        if report.metrics:
+            self.stats.custom.extend(report.metrics)
         for job, result in zip(batch.jobs, results, strict=True):
             if job.state == SENT:
                 job.report = report

@@ -142,8 +142,9 @@ class InferenceService:
         try:
             await bring_up
         except ServeError:
-            self.registry.discard(handle)
-            await self._close(handle, grace=0.0)
+            if self.registry.has(handle.key) and self.registry.find(*handle.key) is handle:
+                self.registry.discard(handle)
+                await self._close(handle, grace=0.0)
             raise
         return Registered(handle.key, workers, True)
 

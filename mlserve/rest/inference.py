@@ -20,11 +20,12 @@ from mlserve.log import AccessLog
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode
-from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors
+from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors, request_key
 
 SERVICE = web.AppKey("service", InferenceService)
 OPTIONS = web.AppKey("options", HttpOptions)
 MAX_REQUEST = web.AppKey("max_request_size", int)
+JOB = request_key("job", Job)
 
 _METHODS = ("GET", "POST", "PUT")
 
@@ -58,7 +59,7 @@ def _access_lines(access: AccessLog | None) -> Any:
         started = time.monotonic()
         response = await handler(request)
         if access is not None:
-            job: Job | None = request.get("job")
+            job: Job | None = request.get(JOB)
             size = response.body_length if response.prepared else (response.content_length or 0)
             access.line(
                 request.remote or "unix",
@@ -125,7 +126,7 @@ async def predict(request: web.Request) -> web.StreamResponse:
     stream: web.StreamResponse | None = None
     async for event in service.events(handle, item):
         if isinstance(event, Job):
-            request["job"] = event
+            request[JOB] = event
             if stream is None:
                 return _response(encode(event, options, head.timing))
             return await _end_stream(request, stream, event)

@@ -93,6 +93,9 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
     try:
         if request.model_dir:
             os.chdir(request.model_dir)
+            # For processes that a handler starts; this one has it on sys.path already.
+            path = [request.model_dir, os.environ.get("PYTHONPATH", "")]
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         context = make_context(request)
         coroutines: Callable[[Any], Any] = _Coroutines()
         entry = load(request.handler, request.model_dir, context, coroutines)

@@ -38,7 +38,6 @@ class WorkerProcess:
         cls,
         command: Sequence[str],
         *,
-        cwd: str,
         env: Mapping[str, str],
         log: WorkerLog,
         pass_fds: Sequence[int] = (),
@@ -55,7 +54,7 @@ class WorkerProcess:
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 [*command, "--fd", str(theirs.fileno())],
-                cwd=cwd,
+                cwd="/",  # `python -m` looks there first; the worker enters the model's directory when it loads it
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out_write,

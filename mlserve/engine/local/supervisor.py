@@ -216,7 +216,6 @@ class Worker:
             command += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
         return await WorkerProcess.spawn(
             command,
-            cwd=self._spec.model_dir,
             env=worker_env(self._spec, self._gpu_id, self._shared.cpus, self._shared.target),
             log=self._log,
             pass_fds=[arena.fd for arena in arenas],

@@ -32,7 +32,8 @@ class LinkWatch:
         self._response_timeout = response_timeout
         self._heartbeat = heartbeat
         self._fault = fault
-        self._pinged = 0
+        self._unanswered = 0  # pings since the worker was last heard
+        self._last_ping = 0.0
         self._beat_timer = self._loop.call_later(heartbeat, self._beat)
         self._response_timer = self._loop.call_later(response_timeout, self._check) if response_timeout > 0 else None
 
@@ -43,13 +44,14 @@ class LinkWatch:
             self._response_timer.cancel()
 
     def _beat(self) -> None:
-        if self._link.in_flight or monotonic() - self._link.heard < self._heartbeat:
-            self._pinged = 0
-        elif self._pinged >= MISSED:
+        if self._link.in_flight or self._link.heard > self._last_ping:
+            self._unanswered = 0
+        elif self._unanswered >= MISSED:
             self._fault("heartbeat_lost", f"answered none of {MISSED} pings (heartbeat lost)")
             return
         if not self._link.in_flight:
-            self._pinged += 1
+            self._unanswered += 1
+            self._last_ping = monotonic()
             self._link.ping()
         self._beat_timer = self._loop.call_later(self._heartbeat, self._beat)
 

@@ -315,3 +315,24 @@ def test_closing_the_socket_alone_does_not_keep_a_worker(rig):
         await _restarted(pool, events)
 
     rig.run(rig.spec(source), test)
+
+
+def test_an_idle_worker_that_answers_its_pings_is_not_killed(rig):
+    async def test(pool, events):
+        await pool.scale(1)
+        await asyncio.sleep(0.6)  # a dozen beats: 4 unanswered ones would have ended it
+        (info,) = pool.describe()
+        assert info.state == "READY"
+        assert pool.restarts["heartbeat_lost"] == 0
+
+    rig.run(rig.spec(), test, heartbeat=0.05)
+
+
+def test_a_model_file_named_like_a_standard_module_does_not_break_the_worker(rig):
+    (rig.directory / "queue.py").write_text("raise RuntimeError('only a model that imports queue meets this')")
+
+    async def test(pool, events):
+        await pool.scale(1)
+        assert await events.ask(events.ready[0], b"x") == [b"x"]
+
+    rig.run(rig.spec(), test)
