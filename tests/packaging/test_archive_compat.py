@@ -6,7 +6,9 @@ sub-directory, requirements and a model-config.yaml.
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -87,20 +89,31 @@ def test_archive_made_here_is_served_by_torchserve(tmp_path: Path) -> None:
         "torchserve", "--start", "--foreground", "--ncs", "--ts-config", "config.properties", "--model-store", "store",
         "--models", "zipped=zipped.mar", "stored=stored.mar", "tarred=tarred.tar.gz",
     ]  # fmt: skip
+    # Its pid file and unpacked models go to TMPDIR and TEMP; the launcher does not pass signals on to Java.
+    own = {**os.environ, "TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
     with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         for name in ("zipped", "stored", "tarred"):
             assert predict(f"http://127.0.0.1:{inference}/predictions/{name}", server) == b"served", name
         with urllib.request.urlopen(f"http://127.0.0.1:{management}/models/zipped", timeout=10) as answer:
             assert json.load(answer)[0]["modelVersion"] == "1.5"
     finally:
-        server.terminate()
+        stop_group(server)
+
+
+def stop_group(server: "subprocess.Popen[bytes]", patience: float = 30.0) -> None:
+    """End the launcher, Java and its workers, which are one process group, and wait until all of them have gone."""
+    until = time.monotonic() + patience
+    while True:
         try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(10)
+            os.killpg(server.pid, signal.SIGTERM if time.monotonic() < until else signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        server.poll()  # a launcher that nobody waited for would count as alive
+        time.sleep(0.5)
 
 
 def predict(url: str, server: "subprocess.Popen[bytes]", patience: float = 90.0) -> bytes:
