@@ -90,7 +90,7 @@ class Job:
         if report is None or batch is None:
             return None
         return Timings(
-            self.queued_for,
+            self.queued_for + report.waited,
             report.transfer,
             report.preprocess,
             report.inference,

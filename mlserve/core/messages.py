@@ -54,7 +54,8 @@ class InferenceRequest:
 class Timings:
     """Where a request's time went, in seconds.
 
-    ``transfer`` is both ways between the processes together; ``queue`` includes waiting for a batch to form.
+    ``transfer`` is both ways between the processes together; ``queue`` includes waiting for a batch to form, and for
+    the worker to finish the batch before.
     """
 
     __slots__ = ("batch_size", "inference", "postprocess", "preprocess", "queue", "transfer")

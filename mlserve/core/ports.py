@@ -51,9 +51,12 @@ class Slot(Protocol):
 
 
 class BatchReport:
-    """What a worker said about a finished batch. Times are in seconds."""
+    """What a worker said about a finished batch. Times are in seconds.
 
-    __slots__ = ("inference", "metrics", "postprocess", "preprocess", "transfer")
+    ``waited`` is how long the batch lay in the worker while the one before it was computed.
+    """
+
+    __slots__ = ("inference", "metrics", "postprocess", "preprocess", "transfer", "waited")
 
     def __init__(
         self,
@@ -62,12 +65,14 @@ class BatchReport:
         inference: float = 0.0,
         postprocess: float = 0.0,
         metrics: Sequence[Any] = (),
+        waited: float = 0.0,
     ) -> None:
         self.transfer = transfer
         self.preprocess = preprocess
         self.inference = inference
         self.postprocess = postprocess
         self.metrics = metrics
+        self.waited = waited
 
 
 class SlotEvents(Protocol):

@@ -194,7 +194,9 @@ class WorkerLink(asyncio.Protocol):
         if in_arena:
             self._write(header(Kind.RELEASE, frm.batch_id))
         transfer = (meta.received - sent) + (now - meta.finished)
-        report = BatchReport(transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics)
+        report = BatchReport(
+            transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics, meta.started - meta.received
+        )
         self.progress = now
         self._done(batch, results, report)
 

@@ -1,5 +1,6 @@
 """Every way a worker can die: told apart, paid back, and started again."""
 
+import asyncio
 import os
 import signal
 import time
