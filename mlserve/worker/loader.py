@@ -29,7 +29,6 @@ from mlserve.worker.failures import describe
 
 log = logging.getLogger("mlserve.worker")
 BUILTIN = "mlserve.handlers"
-ALIASES = {"base_handler": "base"}
 
 
 class LoadError(Exception):
@@ -78,7 +77,8 @@ def find_module(name: str, model_dir: str) -> ModuleType:
             file = _module_file(Path(model_dir), candidate)
             if file is not None:
                 return _from_file(file, candidate.replace("/", "."))
-    for full in (f"{BUILTIN}.{ALIASES.get(stem, stem)}", stem):
+    aliases: dict[str, str] = importlib.import_module(BUILTIN).ALIASES
+    for full in (f"{BUILTIN}.{aliases.get(stem, stem)}", stem):
         try:
             return importlib.import_module(full)
         except ModuleNotFoundError as error:
