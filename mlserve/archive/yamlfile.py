@@ -21,6 +21,8 @@ def parse_config(text: bytes, name: str) -> dict[str, Any]:
 
     Raises :class:`ArchiveError` for text that is no YAML mapping with text keys, or unfolds to too much.
     """
+    if not text.strip():
+        return {}
     import yaml
 
     try:
