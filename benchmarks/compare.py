@@ -42,7 +42,7 @@ class Plan:
 
 
 FULL = Plan(rounds=5, noop=5, classify=10, warm_up=2)
-QUICK = Plan(rounds=2, noop=2, classify=3, warm_up=1)
+QUICK = Plan(rounds=2, noop=1, classify=3, warm_up=1)
 
 
 def loads() -> list[Row]:
