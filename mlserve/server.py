@@ -183,7 +183,7 @@ class Server:
             gpu_ids=self._gpu_ids, cpus=available_cpus(), options=options, on_state=self._on_worker_state
         )
         self._store = store
-        self._service = InferenceService(self._engine, store, LoopClock(loop))
+        self._service = InferenceService(self._engine, store, LoopClock(loop), default_workers=defaults.workers)
         return self._service
 
     async def _listen(self, service: InferenceService, access: AccessLog | None) -> None:

@@ -58,7 +58,7 @@ async def load_models(
             started = time.monotonic()
             try:
                 overrides: dict[str, Any] = {"model_name": name} if name else {}
-                await service.register(path, overrides, initial_workers=workers, loaded_at_startup=True)
+                await service.register(path, overrides, default_workers=workers, loaded_at_startup=True)
             except ServeError as error:
                 failure = error
             except Exception as error:

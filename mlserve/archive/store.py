@@ -105,6 +105,11 @@ class ModelStore:
         except RuntimeError:
             _remove(gone)
 
+    def forget(self, spec: ModelSpec) -> None:
+        """Remove the archive that was downloaded for this version, so that its URL can be registered again."""
+        if is_url(spec.url) and self._root is not None:
+            (self._root / file_name(spec.url)).unlink(missing_ok=True)
+
     def _inside(self, url: str) -> Path | None:
         """The path that a name or absolute path stands for, ``None`` unless it lies below the store.
 

@@ -144,3 +144,6 @@ class ModelSource(Protocol):
 
     def release(self, spec: ModelSpec) -> None:
         """Remove what :meth:`resolve` unpacked for this version."""
+
+    def forget(self, spec: ModelSpec) -> None:
+        """Remove the archive itself, if it was fetched from a URL for this version; any other is its owner's."""

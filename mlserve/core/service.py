@@ -55,13 +55,22 @@ class Health:
 class InferenceService:
     """Models, their queues and their workers behind one small interface. Not thread-safe: one event loop."""
 
-    def __init__(self, engine: Engine, source: ModelSource, clock: Clock, *, drain_grace: float = 120.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: ModelSource,
+        clock: Clock,
+        *,
+        default_workers: int = 0,
+        drain_grace: float = 120.0,
+    ) -> None:
         self.registry = Registry()
         self.starting = True  # until the models named at start have been loaded
         self.stopping = False
         self._engine = engine
         self._source = source
         self._clock = clock
+        self._default_workers = default_workers
         self._drain_grace = drain_grace
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -113,20 +122,26 @@ class InferenceService:
         overrides: dict[str, Any],
         *,
         initial_workers: int | None = None,
+        default_workers: int | None = None,
         synchronous: bool = True,
         loaded_at_startup: bool = False,
     ) -> Registered:
         """Load a model version and start its workers.
 
-        ``initial_workers`` counts unless the model's own configuration sets ``min_workers``. Raises what the model
-        store raises, ``ModelExists``, and, when synchronous, ``WorkerStartError``; then nothing stays registered.
+        ``initial_workers`` comes before every configuration but the model's own; ``default_workers`` (or the service's
+        default) counts where nothing says how many. Raises what the model store raises, ``ModelExists``, and, when
+        synchronous, ``WorkerStartError``; then nothing stays registered.
         """
+        if initial_workers is not None:
+            overrides = {**overrides, "min_workers": max(0, initial_workers), "max_workers": max(1, initial_workers)}
         resolve = self._source.resolve_local if loaded_at_startup else self._source.resolve
         spec = await resolve(url, overrides)
         spec = replace(spec, loaded_at_startup=loaded_at_startup)
         try:
             check_name(spec.key.name)
-            handle = self._open(_with_workers(spec, initial_workers))
+            handle = self._open(
+                _with_default_workers(spec, self._default_workers if default_workers is None else default_workers)
+            )
         except BaseException:
             self._source.release(spec)
             raise
@@ -145,6 +160,7 @@ class InferenceService:
             if self.registry.has(handle.key) and self.registry.find(*handle.key) is handle:
                 self.registry.discard(handle)
                 await self._close(handle, grace=0.0)
+                self._source.forget(handle.spec)
             raise
         return Registered(handle.key, workers, True)
 
@@ -189,6 +205,7 @@ class InferenceService:
         """Take a version out of service: no new requests, the accepted ones are answered, then its workers end."""
         handle = self.registry.remove(name, version)
         await self._close(handle, self._drain_grace)
+        self._source.forget(handle.spec)
         log.info("model %s unregistered", handle.key)
         return handle.key
 
@@ -299,9 +316,8 @@ class InferenceService:
         task.add_done_callback(finished)
 
 
-def _with_workers(spec: ModelSpec, initial_workers: int | None) -> ModelSpec:
-    """The model's own configuration of ``min_workers`` comes first, as in TorchServe; then what the caller asks for."""
-    if initial_workers is None or spec.provenance.get("min_workers", "default") != "default":
+def _with_default_workers(spec: ModelSpec, count: int) -> ModelSpec:
+    """``count`` workers, unless the caller, the model's configuration or the settings said how many."""
+    if spec.provenance.get("min_workers", "default") != "default":
         return spec
-    count = max(0, initial_workers)
     return replace(spec, min_workers=count, max_workers=max(count, 1))

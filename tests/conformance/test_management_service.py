@@ -82,10 +82,14 @@ class ObjectStore:
             raise ModelNotFound(f"Model not found at: {url}")
         known = {key: value for key, value in overrides.items() if key not in ("model_name", "handler")}
         key = ModelKey(overrides.get("model_name", name), version)
-        return ModelSpec(key, "/x", overrides.get("handler", "ok"), url=url, **known)
+        sources = dict.fromkeys(known, "register")
+        return ModelSpec(key, "/x", overrides.get("handler", "ok"), url=url, provenance=sources, **known)
 
     def release(self, spec: ModelSpec) -> None:
         self.released.append(spec.url)
+
+    def forget(self, spec: ModelSpec) -> None:
+        pass
 
 
 def story(steps: Any) -> None:

@@ -132,7 +132,12 @@ def test_allowed_url_is_kept_in_the_store(place: Path) -> None:
         assert error.value.kind is ErrorKind.INTERNAL
         assert len(remote.seen) == 1
         models.release(spec)
-        assert (await models.resolve("net.mar", {})).key.name == "net"
+        own = await models.resolve("net.mar", {})
+        assert own.key.name == "net"
+        models.forget(own)
+        assert [path.name for path in (place / "store").iterdir()] == ["net.mar"], "an owner's archive was removed"
+        models.forget(spec)
+        assert list((place / "store").iterdir()) == [], "its URL cannot be registered again"
 
     run(place, use)
 
