@@ -46,7 +46,7 @@ def run(base_url: str, request: Request, *, connections: int, seconds: float, ch
     """Load ``base_url`` for ``seconds`` (whole seconds, at least 1) over kept-alive connections, one wrk thread.
 
     Raises WrongAnswerError on any status but 200, any socket error or timeout and, when ``checked``, any answer that
-    lacks the expected text.
+    lacks the expected text; RuntimeError if nothing was answered in the time or wrk itself failed.
     """
     env = {**os.environ, "BENCH_BODY": str(request.body), "BENCH_CONTENT_TYPE": request.content_type}
     if checked:
@@ -58,7 +58,9 @@ def run(base_url: str, request: Request, *, connections: int, seconds: float, ch
     if done.returncode != 0 or not lines:
         raise RuntimeError(f"wrk failed on {base_url}{request.path}:\n{done.stdout}{done.stderr}")
     report = json.loads(lines[-1].removeprefix("REPORT "))
+    if not report["requests"]:
+        raise RuntimeError(f"{base_url}{request.path} answered nothing within {seconds:.0f} s: {report}")
     bad = report["bad_status"] + report["socket_errors"] + report["timeouts"] + report["wrong"]
-    if bad or not report["requests"] or (checked and report["checked"] < report["requests"]):
+    if bad or (checked and report["checked"] < report["requests"]):
         raise WrongAnswerError(f"{base_url}{request.path}: {report}")
     return Load(report["requests"], report["requests"] / report["seconds"], report["p50_ms"], report["p99_ms"])
