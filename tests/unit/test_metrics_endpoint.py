@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from mlserve.core.metrics import STATUSES, ModelStats
 from mlserve.core.model import ModelKey, WorkerInfo
+from mlserve.gpus import GpuReading
 from mlserve.rest.families import machine_families
-from mlserve.rest.machine import GpuReading, Machine
+from mlserve.rest.machine import Machine
 from mlserve.rest.metrics import build_metrics_app
 from mlserve.settings import Settings
 

@@ -1,8 +1,8 @@
 """Worker processes on this machine: start, feed, watch and end them."""
 
-from mlserve.engine.local.devices import GpuUsage, available_cpus, discover_gpus, gpu_usage
+from mlserve.engine.local.devices import available_cpus, discover_gpus
 from mlserve.engine.local.engine import LocalEngine
 from mlserve.engine.local.launch import LoadOptions
 from mlserve.engine.local.pool import LocalPool
 
-__all__ = ["GpuUsage", "LoadOptions", "LocalEngine", "LocalPool", "available_cpus", "discover_gpus", "gpu_usage"]
+__all__ = ["LoadOptions", "LocalEngine", "LocalPool", "available_cpus", "discover_gpus"]

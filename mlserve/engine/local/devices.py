@@ -1,48 +1,20 @@
 """Which devices a worker gets: GPUs found through NVML, handed out in turn, and the CPUs this server may use.
 
 NVML numbers GPUs by PCI bus, so workers are started with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``: the id that is shown is the
-id that is pinned. NVML needs no CUDA context, so the server itself never takes GPU memory.
+id that is pinned.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from mlserve.core.model import ModelSpec
+from mlserve.gpus import gpu_uuids
 
 log = logging.getLogger(__name__)
-
-
-class GpuUsage(NamedTuple):
-    """What NVML says about one GPU. Memory in bytes, utilization in percent."""
-
-    memory_used: int
-    memory_total: int
-    utilization: float
-
-
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """The NVML library, initialized; None where there is no library or no driver."""
-    try:
-        import pynvml  # type: ignore[import-untyped]
-    except ImportError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def discover_gpus(environ: Mapping[str, str] | None = None) -> list[int]:
@@ -51,18 +23,7 @@ def discover_gpus(environ: Mapping[str, str] | None = None) -> list[int]:
     A ``CUDA_VISIBLE_DEVICES`` of the server's own (ids or GPU UUIDs) limits the list and gives its order.
     """
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
-    with _nvml() as nvml:
-        if nvml is None:
-            if Path("/dev/nvidiactl").exists():
-                log.warning(
-                    "This machine has NVIDIA devices, but NVML cannot be used to find them, so models run on the CPU. "
-                    "Install the 'gpu' extra (pip install 'mlserve[gpu]') or name the GPUs (--gpus 0,1 or gpu.ids)"
-                )
-            return []
-        uuids = [
-            _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(i))) for i in range(nvml.nvmlDeviceGetCount())
-        ]
-    return visible_gpus(uuids, visible)
+    return visible_gpus(gpu_uuids(), visible)
 
 
 def visible_gpus(uuids: Sequence[str], visible: str | None) -> list[int]:
@@ -85,24 +46,6 @@ def visible_gpus(uuids: Sequence[str], visible: str | None) -> list[int]:
             break
         found += matches
     return found
-
-
-def gpu_usage(gpu_id: int) -> GpuUsage | None:
-    """Memory and utilization of GPU ``gpu_id``, or None where NVML does not tell."""
-    with _nvml() as nvml:
-        if nvml is None:
-            return None
-        try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(gpu_id)
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            rates = nvml.nvmlDeviceGetUtilizationRates(handle)
-        except nvml.NVMLError:
-            return None
-        return GpuUsage(int(memory.used), int(memory.total), float(rates.gpu))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 class DeviceAllocator:

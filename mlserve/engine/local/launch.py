@@ -69,10 +69,10 @@ def worker_env(
 ) -> dict[str, str]:
     """The child's environment: the server's own with paths, device and threads set.
 
-    The model's directory is not on the path yet, and not the working directory (see ``process.py``): a model file named
-    like a standard module (``queue.py``) would break the worker before it could say so. The worker puts it in front
-    when it loads the model. ``workers`` is how many workers share the ``cpus``. Thread counts that the user set stay, unless the model's
-    ``threads_per_worker`` says otherwise.
+    The model's directory is not on the path yet, and not the working directory (see ``process.py``): a model file
+    named like a standard module (``queue.py``) would break the worker before it could say so. The worker puts it in
+    front when it loads the model. ``workers`` is how many workers share the ``cpus``. Thread counts that the user set
+    stay, unless the model's ``threads_per_worker`` says otherwise.
     """
     env = dict(os.environ if environ is None else environ)
     given = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
