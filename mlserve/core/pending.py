@@ -43,7 +43,11 @@ class ModelQueue:
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
         self._scheduled = False
         self._timer: Cancellable | None = None
+        self._timer_at = 0.0
         self._batch_id = 0
+        self._recent = 0  # of the batch answered last: its size,
+        self._took = 0.0  # the handler's seconds for it,
+        self._answered = 0.0  # and when that was
 
     # -- what the service calls ---------------------------------------------------------------------------------------
 
@@ -148,7 +152,10 @@ class ModelQueue:
     ) -> None:
         """See ``SlotEvents``."""
         self.in_flight -= 1
-        self.stats.batch_done(len(batch.jobs), report.inference)
+        self._recent = len(batch.jobs)
+        self._took = report.preprocess + report.inference + report.postprocess
+        self._answered = self._clock.time()
+        self.stats.batch_done(self._recent, report.inference)
         if report.metrics:
             self.stats.custom.extend(report.metrics)
         for job, result in zip(batch.jobs, results, strict=True):
@@ -196,6 +203,15 @@ class ModelQueue:
         self._scheduled = False
         self._pump()
 
+    def _wake_at(self, when: float) -> None:
+        """Pump at ``when``, or earlier: a timer that is due before does as well, and asks again."""
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._clock.call_later(when - self._clock.time(), self._wake)
+
     def _wake(self) -> None:
         self._timer = None
         self._pump()
@@ -210,10 +226,12 @@ class ModelQueue:
             if slot is None:
                 return
             now = self._clock.time()
-            take, wait = self.policy.decide(View(self.depth, now - jobs[0].arrived, idle, room))
+            quiet = now - self._answered
+            view = View(self.depth, now - jobs[0].arrived, idle, room, self._recent, self._took, quiet)
+            take, wait = self.policy.decide(view)
             if not take:
-                if wait is not None and self._timer is None:
-                    self._timer = self._clock.call_later(wait, self._wake)
+                if wait is not None:
+                    self._wake_at(now + wait)
                 return
             self._send(slot, take, now)
 

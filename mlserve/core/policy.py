@@ -17,12 +17,17 @@ class View(NamedTuple):
     """A model's queue at one moment. ``age`` is the oldest request's waiting time in seconds.
 
     ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second.
+    ``recent`` is the size of the batch that was answered last, ``took`` how long the handler had it, ``quiet`` how long
+    ago its answer came, in seconds.
     """
 
     pending: int
     age: float
     idle: int
     room: int
+    recent: int = 0
+    took: float = 0.0
+    quiet: float = 0.0
 
 
 class Decision(NamedTuple):
@@ -33,6 +38,7 @@ class Decision(NamedTuple):
 
 
 NOTHING = Decision(0)
+SETTLE = 0.02  # share of a batch's time that eager waits for its clients to come back
 RESOLUTION = 1e-6  # seconds; a shorter wait is none: clocks may not be able to move by it
 
 
@@ -50,6 +56,10 @@ class Eager:
 
     A worker that computes gets its next batch early only when that batch is full or overdue, so batches stay
     late-bound. A lone request never waits: 0.08 ms where servers that wait out a 5 ms delay take 5.4 to 6.3 ms.
+
+    One exception: just after a batch of n was answered, fewer than n requests wait up to 2 % of that batch's time for
+    the rest. Clients that ask again at once come back within a millisecond of each other, and without this 8 of them on
+    a batch size of 8 settle into batches of 1 and 7 for ever.
     """
 
     def __init__(self, batch_size: int, delay: float) -> None:
@@ -62,13 +72,19 @@ class Eager:
         if not pending:
             return NOTHING
         if view.idle:
-            return Decision(min(pending, self.batch_size))
+            return self._settle(view) or Decision(min(pending, self.batch_size))
         if not view.room:
             return NOTHING
         if pending >= self.batch_size:
             return Decision(self.batch_size)
         left = self.delay - view.age
         return Decision(0, left) if left > RESOLUTION else Decision(pending)
+
+    def _settle(self, view: View) -> Decision | None:
+        if view.pending >= min(view.recent, self.batch_size):
+            return None
+        left = min(self.delay, view.took * SETTLE) - view.quiet
+        return Decision(0, left) if left > RESOLUTION else None
 
 
 class Window:

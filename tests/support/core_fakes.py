@@ -82,13 +82,13 @@ class FakeSlot:
     def cancel(self, batch: Batch, index: int) -> None:
         self.cancelled.append((batch.batch_id, index))
 
-    def answer(self) -> Batch:
-        """Finish the oldest batch: each item's answer is its request id."""
+    def answer(self, took: float = 0.0) -> Batch:
+        """Finish the oldest batch after ``took`` seconds: each item's answer is its request id."""
         batch = self.batches.pop(0)
         results: list[InferenceResponse | ServeError] = [
             InferenceResponse(job.request.request_id.encode()) for job in batch.jobs
         ]
-        self.queue.batch_done(self, batch, results, BatchReport())
+        self.queue.batch_done(self, batch, results, BatchReport(inference=took))
         return batch
 
     def die(self) -> None:

@@ -215,3 +215,18 @@ def test_a_protocols_failure_to_answer_does_not_cost_its_batch_mates_their_answe
     clock.turn()
     slot.answer()
     assert endings.kind("mate") == "ok"
+
+
+def test_an_earlier_wait_is_not_lost_behind_a_later_timer(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, max_batch_delay_ms=500.0)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for name in ("a", "b"):
+        put(queue, name, endings)
+    clock.turn()
+    put(queue, "c", endings)
+    clock.advance(0.1)  # a timer for the overdue batch is set, 0.4 s ahead
+    slot.answer(took=1.0)  # 2 were answered, 1 waits: it is given 2 % of a second
+    assert not slot.batches
+    clock.advance(0.025)
+    assert [len(batch) for batch in slot.batches] == [1]
