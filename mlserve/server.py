@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import select
 import shutil
 import signal
 import tempfile
@@ -32,7 +33,7 @@ from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.fast import FastLane
 from mlserve.rest.inference import build_inference_app
 from mlserve.rest.json_errors import JsonErrorsRunner
-from mlserve.rest.lane import LaneShared, Limits
+from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
 from mlserve.rest.management import build_management_app
 from mlserve.rest.metrics import build_metrics_app
 from mlserve.settings import Settings
@@ -41,6 +42,8 @@ from mlserve.startup import load_models
 log = logging.getLogger(__name__)
 
 OK, FAILED, MODEL_FAILED = 0, 1, 4
+BACKLOG = 1024  # connections that the kernel holds for a listener
+FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request or reading an answer
 
 
 class Progress(Protocol):
@@ -126,8 +129,9 @@ class Server:
         self._settings = settings
         self._progress = progress
         self._closers: list[Callable[[], None]] = []
+        self._listening: list[int] = []  # file descriptors
         self._lane: LaneShared | None = None
-        self._runners: list[web.AppRunner] = []
+        self._runners: list[JsonErrorsRunner] = []
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reason = ""
@@ -220,7 +224,7 @@ class Server:
         shared = self._lane = LaneShared(service, slow, access, options, request_ids, limits)
         return lambda: FastLane(shared)
 
-    async def _runner(self, app: web.Application) -> web.AppRunner:
+    async def _runner(self, app: web.Application) -> JsonErrorsRunner:
         server = self._settings.server
         runner = JsonErrorsRunner(
             app,
@@ -229,28 +233,30 @@ class Server:
             keepalive_timeout=server.keep_alive_timeout,
             max_line_size=server.max_header_size,
             max_field_size=server.max_header_size,
-            shutdown_timeout=server.shutdown_grace,
+            shutdown_timeout=FLUSH,
         )
         await runner.setup()
         return runner
 
     async def _bind(
-        self, api: str, runner: web.AppRunner, factory: Callable[[], asyncio.BaseProtocol] | None = None
+        self, api: str, runner: JsonErrorsRunner, factory: Callable[[], asyncio.BaseProtocol] | None = None
     ) -> None:
         host, port = self._settings.server.address(api)
         loop = asyncio.get_running_loop()
         make: Any = factory or runner.server
         try:
-            listener = await loop.create_server(make, host, port, backlog=1024)
+            listener = await loop.create_server(make, host, port, backlog=BACKLOG)
         except OSError as error:
             raise OSError(f"the {api} API cannot listen on {host}:{port}: {error.strerror or error}") from None
 
         def close() -> None:
             listener.close()
+            runner.close()
             if self._lane is not None and factory is not None:
                 self._lane.close()
 
         self._closers.append(close)
+        self._listening += [each.fileno() for each in listener.sockets]
         self._runners.append(runner)
         bound = listener.sockets[0].getsockname()
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
@@ -273,9 +279,10 @@ class Server:
 
     async def _take_down(self, service: InferenceService) -> None:
         """Answer what was accepted, unless a second signal says not to wait for it."""
+        await self._take_accepted()
         for close in self._closers:
             close()
-        graceful = asyncio.ensure_future(service.shutdown(self._settings.server.shutdown_grace))
+        graceful = asyncio.ensure_future(self._drain(service))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait((graceful, hurry), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -285,8 +292,33 @@ class Server:
         if self._lane is not None:
             self._lane.abort()
         for runner in self._runners:
+            runner.cut()
             with contextlib.suppress(Exception):
                 await runner.cleanup()
+
+    async def _take_accepted(self) -> None:
+        """Take the connections that the kernel has let in already: closing a listener resets those it still holds."""
+        poll = select.poll()
+        for descriptor in self._listening:
+            poll.register(descriptor, select.POLLIN)
+        for _ in range(BACKLOG):  # uvloop takes one connection in a turn
+            if not poll.poll(0):
+                return
+            await asyncio.sleep(0)
+
+    async def _drain(self, service: InferenceService) -> None:
+        """The models first; then whoever is still sending, or reading an answer, gets a moment more."""
+        await asyncio.gather(service.shutdown(self._settings.server.shutdown_grace), self._last_call())
+        waits = [runner.cleanup() for runner in self._runners]
+        if self._lane is not None:
+            waits.append(self._lane.closed(FLUSH))
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _last_call(self) -> None:
+        """Time for requests that are on their way; those that come in it are told that the server is stopping."""
+        servers = [runner.server for runner in self._runners if runner.server is not None]
+        if any(server.connections for server in servers) or (self._lane is not None and self._lane.connections):
+            await asyncio.sleep(LAST_CALL)
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name

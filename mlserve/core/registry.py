@@ -17,7 +17,6 @@ from mlserve.core.pending import ModelQueue
 from mlserve.core.ports import Pool
 from mlserve.errors import ModelExists, ModelNotFound, VersionInUse, VersionNotFound
 
-
 log = logging.getLogger(__name__)
 
 
@@ -43,9 +42,14 @@ class VersionHandle:
         """Workers that can take a batch now."""
         return len(self.queue.slots)
 
+    @property
+    def closing(self) -> bool:
+        """Whether the version is on its way out, or gone: what its workers do has no meaning for its state any more."""
+        return self.state in (VersionState.DRAINING, VersionState.UNLOADED)
+
     def observe(self) -> None:
         """Take the state that follows from how many workers are ready and wanted."""
-        if self.state not in (VersionState.DRAINING, VersionState.UNLOADED):
+        if not self.closing:
             self.step(version_event(self.ready_workers, self.pool.target))
 
     def step(self, event: VersionEvent) -> None:

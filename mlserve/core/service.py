@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlserve.core.job import Job
-from mlserve.core.messages import Chunk, InferenceRequest
 from mlserve.core.lifecycle import VersionEvent
+from mlserve.core.messages import Chunk, InferenceRequest
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
 from mlserve.core.pending import ModelQueue, no_worker
@@ -157,7 +157,7 @@ class InferenceService:
         try:
             await bring_up
         except ServeError:
-            if self.registry.has(handle.key) and self.registry.find(*handle.key) is handle:
+            if not handle.closing:  # or somebody has unregistered it meanwhile
                 self.registry.discard(handle)
                 await self._close(handle, grace=0.0)
                 self._source.forget(handle.spec)
@@ -280,7 +280,7 @@ class InferenceService:
             await handle.pool.scale(workers)
         except ServeError as error:
             handle.last_error = error.message
-            if not handle.pool.target:
+            if not handle.pool.target and not handle.closing:
                 handle.queue.gave_up(error)
                 handle.step(VersionEvent.GAVE_UP)
             raise
@@ -299,7 +299,8 @@ class InferenceService:
                 "model %s: %d requests unanswered after %g s of draining", handle.key, handle.queue.depth, grace
             )
         await handle.pool.stop(grace)
-        handle.queue.gave_up(ServeError("it was unregistered", kind=ErrorKind.NOT_READY))
+        why = "the server is stopping" if self.stopping else "it was unregistered"
+        handle.queue.gave_up(ServeError(why, kind=ErrorKind.NOT_READY))
         handle.step(VersionEvent.DRAINED)
         self._source.release(handle.spec)
 

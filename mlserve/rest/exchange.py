@@ -70,7 +70,7 @@ class Exchange:
 
     def answer(self, answer: Answer) -> None:
         """Answer whole. The connection stays open after a success and after errors that leave its framing intact."""
-        if self._lane.shared.closing:
+        if self._lane.shared.closing and self._lane.ends_with(self):
             self.keep_alive = False
         self._status, self._size = answer.status, len(answer.body)
         self._finish(answer_bytes(answer, self.request_id, self.keep_alive, self.method != b"HEAD"))

@@ -24,7 +24,7 @@ from mlserve.errors import ErrorKind, InvalidInput, ServeError
 from mlserve.protocols.torchserve import Head, decode, encode_error
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
-from mlserve.rest.lane import LaneShared
+from mlserve.rest.lane import LAST_CALL, LaneShared
 from mlserve.rest.routes import Route
 
 MAX_PIPELINED = 32  # answers a connection may be owed before reading pauses; aiohttp's number
@@ -74,7 +74,7 @@ class FastLane(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nobody waits for what it asked."""
-        self.shared.connections.discard(self)
+        self.shared.forget(self)
         for exchange in list(self._exchanges):  # ending one takes it off the deque
             if exchange.job is not None and not exchange.finished:
                 self.shared.service.cancel(exchange.job)
@@ -241,6 +241,8 @@ class FastLane(asyncio.Protocol):
             exchanges[0].flush()
         elif not self._reading:
             self._since = time.monotonic()
+            if self.shared.closing:  # the answer began before that was known, and promised to keep the connection
+                self.last_call()
         if self._paused and len(exchanges) < MAX_PIPELINED // 2:
             self._resume()
         if self._cold:
@@ -288,8 +290,16 @@ class FastLane(asyncio.Protocol):
             self.transport.write_eof()
         self.shared.loop.call_later(LINGER, self.transport.close)
 
-    def close_if_idle(self) -> None:
-        """Close a connection that owes nothing and is owed nothing."""
+    def ends_with(self, exchange: Exchange) -> bool:
+        """At shutdown: whether this exchange is the newest. Then it is the last one, and may tell the client so."""
+        self._deaf = self._deaf or self._exchanges[-1] is exchange
+        return self._deaf and self._exchanges[-1] is exchange
+
+    def last_call(self) -> None:
+        """Close the connection if it owes nothing and, in a moment, is still owed nothing."""
+        self.shared.loop.call_later(LAST_CALL, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
         if not self._exchanges and not self._reading:
             self.transport.close()
 
@@ -332,7 +342,7 @@ class FastLane(asyncio.Protocol):
             return
         replay = b"".join(self._raw or self._replay)
         self._moved = True
-        self.shared.connections.discard(self)
+        self.shared.forget(self)
         self._resume()
         slow = cast(Any, self.shared.slow())
         self.transport.set_protocol(slow)

@@ -95,9 +95,24 @@ def json_errors(
 
 
 class JsonErrorsConnection(web.RequestHandler):
-    """A connection that answers broken HTTP with the JSON body instead of a text or HTML page."""
+    """A connection that answers broken HTTP with the JSON body instead of a text or HTML page.
 
-    __slots__ = ()
+    While its server closes, every answer tells the client not to send another request here.
+    """
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: JsonErrorsServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Called by aiohttp to send what a handler has returned."""
+        if self._server.closing:
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -125,6 +140,8 @@ class JsonErrorsConnection(web.RequestHandler):
 class JsonErrorsServer(web.Server):
     """Makes a :class:`JsonErrorsConnection` for each accepted socket."""
 
+    closing = False
+
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""
         return JsonErrorsConnection(self, loop=self._loop, **self._kwargs)
@@ -134,6 +151,16 @@ class JsonErrorsRunner(web.AppRunner):
     """``AppRunner`` with connections that never show aiohttp's own error pages."""
 
     __slots__ = ()
+
+    def close(self) -> None:
+        """From now on each answer is the last one of its connection; idle ones stay until :meth:`cleanup`."""
+        if isinstance(self.server, JsonErrorsServer):
+            self.server.closing = True
+
+    def cut(self) -> None:
+        """End every connection now."""
+        for connection in self.server.connections if self.server is not None else ():
+            connection.force_close()
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()

@@ -15,6 +15,7 @@ from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.routes import RouteTable
 
 SWEEP = 1.0  # seconds between looks at all connections
+LAST_CALL = 0.25  # seconds that an idle connection stays open at shutdown: a request may be on its way
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Connection(Protocol):
     def check_time(self, now: float) -> None:
         """Called once a second: end connections whose client stalls."""
 
-    def close_if_idle(self) -> None:
-        """Close a connection that owes nothing and is owed nothing."""
+    def last_call(self) -> None:
+        """Close the connection if it owes nothing and, in a moment, is still owed nothing."""
 
     def cut(self) -> None:
         """End it now."""
@@ -61,6 +62,7 @@ class LaneShared:
         self.request_ids = request_ids
         self.connections: set[Connection] = set()
         self.closing = False
+        self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._sweeper = self.loop.call_later(SWEEP, self._sweep)
 
@@ -75,7 +77,18 @@ class LaneShared:
         """Finish what is under way, close what is idle, answer the last ones with ``connection: close``."""
         self.closing = True
         for connection in list(self.connections):
-            connection.close_if_idle()
+            connection.last_call()
+
+    def forget(self, connection: Connection) -> None:
+        """The connection has ended, or is not of this lane any more."""
+        self.connections.discard(connection)
+        if self.closing and not self.connections:
+            self._empty.set()
+
+    async def closed(self, seconds: float) -> None:
+        """After :meth:`close`: return when every connection has ended, or after so many seconds."""
+        if self.connections:
+            await asyncio.wait((asyncio.ensure_future(self._empty.wait()),), timeout=seconds)
 
     def abort(self) -> None:
         """Cut every connection that is left."""
