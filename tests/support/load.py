@@ -96,7 +96,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, ConnectionResetError):  # nothing was sent
                 self.account.refused += 1
                 if self._until_refused:
                     return
