@@ -92,3 +92,11 @@ def test_the_kernels_out_of_memory_counter_is_read_wherever_it_is(tmp_path):
     assert oom_kill_count(tmp_path, tmp_path / "self", none) == 2
     (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 40\n")
     assert oom_kill_count(tmp_path, tmp_path / "self", tmp_path / "vmstat") == 42
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_do_not_starve_those_that_compute_unless_the_user_says_so(given, spins):
+    assert worker_env(_spec(), None, 4, 2, given).get("GOMP_SPINCOUNT") == spins
