@@ -84,7 +84,8 @@ def worker_env(
     env.setdefault("PYTHONFAULTHANDLER", "1")  # a crash in native code leaves its Python stack in the log
     if "OMP_WAIT_POLICY" not in env:
         # A waiting OpenMP thread spins for milliseconds by default and starves the thread it waits for as soon as
-        # anything else runs: EfficientNet on 2 busy cores, 5 to 8 images/s by default, 12 to 13 like this; same when idle.
+        # anything else runs: EfficientNet on 2 busy cores, 5 to 8 images/s by default, 12 to 13 like this; on idle
+        # ones there was no difference.
         env.setdefault("GOMP_SPINCOUNT", "10000")
     if gpu_id is None:
         env["CUDA_VISIBLE_DEVICES"] = ""
