@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mlserve.rest.fast import FastLane
 
 
+STREAM_BACKLOG = 32 << 20  # a client this many bytes behind its stream is cut off
+
+
 class Exchange:
     """A request and its answer. ``finished`` means the answer is complete, ``_backlog`` empty that it is written."""
 
@@ -29,6 +32,8 @@ class Exchange:
         "_started",
         "_status",
         "_streaming",
+        "_waiting",
+        "broken",
         "chunked",
         "finished",
         "is_head",
@@ -53,6 +58,8 @@ class Exchange:
         self.job: Job | None = None
         self.is_head = False
         self.finished = False
+        self.broken = False  # the answer is incomplete, and the connection must end behind what there is of it
+        self._waiting = 0  # bytes in the backlog
         self._backlog: list[bytes | memoryview] = []
         self._started = time.monotonic()
         self._status = 0
@@ -62,6 +69,8 @@ class Exchange:
     def on_done(self, job: Job) -> None:
         """The ending of the job."""
         self.job = job
+        if self.finished:
+            return
         answer = encode(job, self._lane.shared.options, self.timing)
         if self._streaming:
             self._end_stream(answer, isinstance(job.result, InferenceResponse))
@@ -90,10 +99,27 @@ class Exchange:
             pieces.append(chunk_bytes(chunk.data) if self.chunked else chunk.data)
             self._size += len(chunk.data)
         self._emit(pieces)
+        self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        """Nothing else bounds the memory that a stream takes: its client reads too slowly, or not at all yet."""
+        if self.is_head:
+            if self._lane.transport.get_write_buffer_size() > STREAM_BACKLOG:
+                self._lane.transport.abort()
+        elif self._waiting > STREAM_BACKLOG:
+            self._break_off()
+            if self.job is not None:
+                self._lane.shared.service.cancel(self.job)
+
+    def _break_off(self) -> None:
+        """No status can be sent any more: a body that is cut short is how the client learns, in this answer's turn."""
+        self.broken = True
+        self.keep_alive = False
+        self._finish([])
 
     def _end_stream(self, answer: Answer, ok: bool) -> None:
         if not ok:
-            self._lane.abort(self)  # no status can be sent any more; a broken body is how the client learns
+            self._break_off()
             return
         pieces: list[bytes | memoryview] = []
         if len(answer.body):
@@ -108,6 +134,7 @@ class Exchange:
             self._lane.write(pieces)
         else:
             self._backlog += pieces
+            self._waiting += sum(map(len, pieces))
 
     def _finish(self, pieces: list[bytes | memoryview]) -> None:
         self._emit(pieces)

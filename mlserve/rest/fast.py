@@ -14,6 +14,7 @@ messages are collected from the parser and written anew, with a content-length.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import Any, cast
@@ -21,16 +22,19 @@ from typing import Any, cast
 import httptools
 
 from mlserve.errors import ErrorKind, InvalidInput, ServeError
+from mlserve.protocols.errors import INTERNAL_ERROR
 from mlserve.protocols.torchserve import Head, decode, encode_error
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
-from mlserve.rest.lane import LAST_CALL, LaneShared
+from mlserve.rest.lane import LAST_CALL, LaneShared, Refusal, parse_error
 from mlserve.rest.routes import Route
 
+log = logging.getLogger(__name__)
+
 MAX_PIPELINED = 32  # answers a connection may be owed before reading pauses; aiohttp's number
-STREAM_BACKLOG = 32 << 20  # a client this many bytes behind its stream is cut off: nothing else bounds the memory
 LINGER = 2.0  # seconds to read and drop what a refused client still sends, so that it can read why
 _HOT_METHODS = frozenset((b"POST", b"GET", b"PUT"))
+_VERSIONS = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 through; aiohttp refuses them
 
 
 class FastLane(asyncio.Protocol):
@@ -43,13 +47,16 @@ class FastLane(asyncio.Protocol):
         self.shared = shared
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()
-        self._paused = False
+        self._paused = False  # reading, by us
+        self._stuffed = False  # the client does not read what is written
+        self._unsent = 0  # bytes, when last looked at
         self._refused = False  # the last request could not be read: its answer ends the connection
         self._deaf = False  # the last answer is decided: drop what still comes
         # the message being read
         self._reading = False
         self._head_done = False
-        self._head_size = 0  # bytes fed while the head was not complete: bounds what the parser itself holds
+        self._advanced = False  # in the bytes just fed a head was completed or a piece of a body came
+        self._head_size = 0  # bytes fed since the last such advance: bounds what the parser itself holds
         self._cold = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -61,7 +68,8 @@ class FastLane(asyncio.Protocol):
         self._messages = 0  # messages begun in those bytes
         self._replay: list[bytes] = []
         self._moved = False
-        self._since = time.monotonic()  # of the message's first byte, or of the last answer
+        self._replay_size = 0
+        self._since = time.monotonic()  # of the message's first byte, its last piece, or the last answer
 
     # -- transport ----------------------------------------------------------------------------------------------------
 
@@ -91,24 +99,25 @@ class FastLane(asyncio.Protocol):
             self._since = time.monotonic()
         elif self._raw:
             self._raw.append(data)
+        self._advanced = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if not (self._deaf or (self._cold and self._raw)):
-                self._refuse(_parse_error(error))
-        if self._reading and not self._head_done:
-            self._head_size += len(data)
-            if self._head_size > self.shared.limits.max_header_size:
-                self._refuse(self._head_too_large())
+                self._refuse(parse_error(error))
+        if self._reading:
+            self._check_head(len(data))
         if self._cold:
             self._try_handover()
 
     def pause_writing(self) -> None:
         """The client reads slowly: take nothing more from it."""
+        self._stuffed = True
         self._pause()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
+        self._stuffed = False
         self._resume()
 
     # -- parser callbacks ---------------------------------------------------------------------------------------------
@@ -118,8 +127,10 @@ class FastLane(asyncio.Protocol):
         self._reading = True
         self._head_done = False
         self._messages += 1
-        if self._messages > 1 and not self._cold:
-            self._raw = []  # the boundary is behind: replaying these bytes would repeat a request
+        if self._messages > 1:
+            self._advanced = True
+            if not self._cold:
+                self._raw = []  # the boundary is behind: replaying these bytes would repeat a request
         self._url = b""
         self._headers = []
         self._body = []
@@ -130,20 +141,31 @@ class FastLane(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._headers.append((name, value))
+        """One header. What comes behind a chunked body is dropped: trailers must not change what was decided."""
+        if not self._head_done:
+            self._headers.append((name, value))
 
-    def _head_too_large(self) -> _Refusal:
+    def _check_head(self, size: int) -> None:
+        """In the middle of a message, after ``size`` more bytes."""
+        if self._advanced:
+            self._head_size = 0
+            self._since = time.monotonic()
+            return
+        self._head_size += size
+        if self._head_size > self.shared.limits.max_header_size:
+            self._refuse(self._head_too_large())
+
+    def _head_too_large(self) -> Refusal:
         limit = self.shared.limits.max_header_size
-        return _Refusal(431, f"Request line and headers are larger than {limit} bytes (max_header_size)")
+        return Refusal(431, f"Request line and headers are larger than {limit} bytes (max_header_size)")
 
     def on_headers_complete(self) -> None:
         """Decide the lane."""
-        self._head_done = True
+        self._head_done = self._advanced = True
         path = self._url.partition(b"?")[0]
         self._route = self.shared.routes.table.get(path)
         hot = self._route is not None and self._parser.get_method() in _HOT_METHODS
-        if not hot or self._parser.should_upgrade():
+        if not hot or self._parser.should_upgrade() or self._parser.get_http_version() not in _VERSIONS:
             self._cold = True
             return
         if self._cold:
@@ -164,6 +186,7 @@ class FastLane(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
+        self._advanced = True
         self._body.append(data)
         self._body_size += len(data)
         self._check_size(self._body_size)
@@ -171,7 +194,7 @@ class FastLane(asyncio.Protocol):
     def _check_size(self, size: int) -> None:
         limit = self.shared.limits.max_request_size
         if size > limit:
-            raise _Refusal(413, f"Request body is larger than {limit} bytes (max_request_size)")
+            raise Refusal(413, f"Request body is larger than {limit} bytes (max_request_size)")
 
     def on_message_complete(self) -> None:
         """A whole request: submit it, or keep it for aiohttp."""
@@ -182,12 +205,18 @@ class FastLane(asyncio.Protocol):
             return
         if self._cold:
             if not self._raw:
-                parser = self._parser
-                self._replay.append(
-                    request_bytes(parser.get_method(), self._url, parser.get_http_version(), self._headers, body)
-                )
+                method, version = self._parser.get_method(), self._parser.get_http_version()
+                self._keep(request_bytes(method, self._url, version, self._headers, body))
         elif self._route is not None:
             self._submit(self._route, body)
+
+    def _keep(self, message: bytes) -> None:
+        """For the handover: a client that never ends its bytes with a request must not fill the memory with them."""
+        self._replay.append(message)
+        self._replay_size += len(message)
+        limits = self.shared.limits
+        if self._replay_size > limits.max_request_size + limits.max_header_size:
+            raise Refusal(413, f"More than {limits.max_request_size} bytes of pipelined requests (max_request_size)")
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +248,9 @@ class FastLane(asyncio.Protocol):
                 return
             except ServeError as bad:
                 error = bad
-        exchange.answer(encode_error(error or ServeError("unreachable"), shared.options))
+            except Exception:  # unanswered, it would hold up its connection for ever
+                log.exception("request %s could not be read", request_id)
+        exchange.answer(encode_error(error or ServeError(INTERNAL_ERROR), shared.options))
 
     def _push(self, exchange: Exchange) -> None:
         exchange.is_head = not self._exchanges
@@ -235,7 +266,10 @@ class FastLane(asyncio.Protocol):
             head.flush()
             head.log()
             if not head.keep_alive:
-                self._close()
+                if head.broken and not head.chunked:
+                    self.transport.abort()  # a body that ends with its connection is whole unless that is reset
+                else:
+                    self._close()
                 return
         if exchanges:
             exchanges[0].flush()
@@ -243,8 +277,7 @@ class FastLane(asyncio.Protocol):
             self._since = time.monotonic()
             if self.shared.closing:  # the answer began before that was known, and promised to keep the connection
                 self.last_call()
-        if self._paused and len(exchanges) < MAX_PIPELINED // 2:
-            self._resume()
+        self._resume()
         if self._cold:
             self._try_handover()
 
@@ -257,18 +290,10 @@ class FastLane(asyncio.Protocol):
             transport.write(pieces[0])
         else:
             transport.writelines(pieces)
-        if transport.get_write_buffer_size() > STREAM_BACKLOG and not self._exchanges[0].finished:
-            transport.abort()
-
-    def abort(self, exchange: Exchange) -> None:
-        """Break the connection off in the middle of a stream."""
-        exchange.finished = True
-        exchange.log()
-        self.transport.abort()
 
     # -- refusing, closing, timing ------------------------------------------------------------------------------------
 
-    def _refuse(self, refusal: _Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that cannot be read, and end the connection: its framing is lost."""
         self._refused = self._deaf = True
         self._reading = False
@@ -309,15 +334,21 @@ class FastLane(asyncio.Protocol):
 
     def check_time(self, now: float) -> None:
         """Called once a second: end connections whose client stalls."""
-        if self._exchanges or self._refused:
+        if self._exchanges:
             return
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:  # the client reads, if slowly
+            self._unsent, self._since = unsent, now
         waited = now - self._since
         if self._reading:
             if waited > self.shared.limits.header_timeout:
                 limit = self.shared.limits.header_timeout
-                self._refuse(_Refusal(408, f"The request did not arrive within {limit:g} s (header_timeout)"))
+                self._refuse(Refusal(408, f"The request did not arrive within {limit:g} s (header_timeout)"))
         elif waited > self.shared.limits.keep_alive_timeout:
-            self.transport.close()
+            if unsent:
+                self.transport.abort()  # closing would wait for the client to read
+            elif not self._refused:
+                self.transport.close()
 
     def _pause(self) -> None:
         if not self._paused and not self.transport.is_closing():
@@ -325,6 +356,10 @@ class FastLane(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume(self) -> None:
+        """Read on, unless there is one more reason not to."""
+        owed = len(self._exchanges)
+        if self._stuffed or owed >= MAX_PIPELINED // 2 or (owed and self._cold):
+            return
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
@@ -343,24 +378,11 @@ class FastLane(asyncio.Protocol):
         replay = b"".join(self._raw or self._replay)
         self._moved = True
         self.shared.forget(self)
+        stuffed, self._stuffed = self._stuffed, False
         self._resume()
         slow = cast(Any, self.shared.slow())
         self.transport.set_protocol(slow)
         slow.connection_made(self.transport)
+        if stuffed:
+            slow.pause_writing()
         slow.data_received(replay)
-
-
-class _Refusal(Exception):
-    """A request that is answered before it is complete."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-def _parse_error(error: Exception) -> _Refusal:
-    cause = error.__context__
-    if isinstance(cause, _Refusal):
-        return cause
-    return _Refusal(400, f"Invalid HTTP message: {error}")

@@ -41,6 +41,23 @@ class Connection(Protocol):
         """End it now."""
 
 
+class Refusal(Exception):
+    """A request that is answered before it is complete."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def parse_error(error: Exception) -> Refusal:
+    """What to answer when httptools raised ``error``, which may come from one of our callbacks."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    return Refusal(400, f"Invalid HTTP message: {error}")
+
+
 class LaneShared:
     """State of a listener. ``slow`` makes the protocol that takes over what the fast lane does not serve."""
 

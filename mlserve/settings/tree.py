@@ -57,7 +57,9 @@ class ServerSettings:
     max_header_size: int = option(
         64 << 10, "Largest request line and headers together.", kind="size", low=1024, high=16 << 20, unit="bytes"
     )
-    header_timeout: float = option(30.0, "How long a client may take to send its headers.", low=0.001, unit="s")
+    header_timeout: float = option(
+        30.0, "How long a client may take to send its headers, and between two pieces of a body.", low=0.001, unit="s"
+    )
     keep_alive_timeout: float = option(75.0, "How long an idle connection is kept.", low=0, unit="s")
     shutdown_grace: float = option(
         30.0, "How long requests that are under way may take to end at shutdown.", low=0, unit="s"

@@ -1,0 +1,308 @@
+"""The fast lane without a socket: answers in order and whole, and bounds on what one client can make it hold."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.core_fakes import FakeClock, FakeSlot
+
+from mlserve.core.messages import Chunk, InferenceResponse
+from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.core.ports import BatchReport
+from mlserve.core.service import InferenceService
+from mlserve.errors import ServeError
+from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.torchserve import HttpOptions
+from mlserve.rest import fast
+from mlserve.rest.lane import LaneShared, Limits
+
+MIB = 1 << 20
+LIMITS = Limits(max_request_size=200_000, max_header_size=4096, header_timeout=30.0, keep_alive_timeout=75.0)
+
+
+class Transport:
+    """Keeps what is written. ``reads`` tells whether the client takes it."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.reads = True
+        self.reading = True
+        self.closed = self.aborted = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.written += b"".join(pieces)
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self.reads else len(self.written)
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Pool:
+    """Workers that never come by themselves: the test brings a slot."""
+
+    target = 1
+
+    def describe(self) -> list[Any]:
+        return []
+
+
+class Client:
+    """A connection to the lane, the worker behind it, and the time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        engine: Any = SimpleNamespace(open=lambda spec, events: Pool())
+        self.service = InferenceService(engine, SimpleNamespace(), self.clock)  # type: ignore[arg-type]
+        handle = self.service._open(ModelSpec(ModelKey("m", "1"), "/x", "h"))
+        self.queue = handle.queue
+        self.slot = FakeSlot(handle.queue)
+        self.queue.slot_ready(self.slot)
+        self.shared = LaneShared(self.service, lambda: None, None, HttpOptions(), RequestIds(), LIMITS)  # type: ignore[arg-type, return-value]
+        self.transport = Transport()
+        self.lane = fast.FastLane(self.shared)
+        self.lane.connection_made(self.transport)  # type: ignore[arg-type]
+
+    def send(self, data: bytes) -> None:
+        self.lane.data_received(data)
+        self.clock.turn()
+
+    def answer(self, result: InferenceResponse | ServeError, position: int = 0) -> None:
+        batch = self.slot.batches.pop(position)
+        self.queue.batch_done(self.slot, batch, [result], BatchReport())
+
+    def statuses(self) -> list[int]:
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", self.transport.written)]
+
+
+def with_client(test: Callable[[Client], None]) -> None:
+    async def run() -> None:
+        client = Client()
+        try:
+            test(client)
+        finally:
+            client.shared.abort()
+
+    asyncio.run(run())
+
+
+def post(body: bytes = b"x", path: str = "/predictions/m", version: str = "1.1") -> bytes:
+    return f"POST {path} HTTP/{version}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+OK = InferenceResponse(b"ok")
+
+
+def test_a_large_answer_to_a_client_that_reads_later_is_not_cut() -> None:
+    def check(client: Client) -> None:
+        client.transport.reads = False
+        client.send(post())
+        client.answer(InferenceResponse(b"z" * (40 * MIB)))
+        assert not client.transport.aborted
+        assert client.transport.written.endswith(b"z" * MIB)
+
+    with_client(check)
+
+
+def test_a_stream_that_nobody_reads_is_cut() -> None:
+    def check(client: Client) -> None:
+        client.transport.reads = False
+        client.send(post())
+        for _ in range(40):
+            client.queue.item_chunk(client.slot.batches[0], 0, Chunk(b"z" * MIB))
+        assert client.transport.aborted
+
+    with_client(check)
+
+
+def test_pipelined_requests_that_come_with_half_a_head_are_not_refused() -> None:
+    def check(client: Client) -> None:
+        bytes_of_eight = post(b"y" * 4000) * 8
+        client.send(bytes_of_eight[:-4010])
+        client.send(bytes_of_eight[-4010:])
+        while client.slot.batches:
+            client.answer(OK)
+        assert client.statuses() == [200] * 8
+
+    with_client(check)
+
+
+def test_a_head_without_end_is_refused_behind_other_requests_too() -> None:
+    def check(client: Client) -> None:
+        client.send(post() + b"POST /predictions/m HTTP/1.1\r\nx: ")
+        for _ in range(5):
+            client.send(b"y" * 1000)
+        client.answer(OK)
+        assert client.statuses() == [200, 431]
+
+    with_client(check)
+
+
+CHUNKED = b"POST /predictions/m HTTP/1.1\r\nx-request-id: mine\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+
+
+def test_trailers_do_not_change_the_request() -> None:
+    def check(client: Client) -> None:
+        client.send(CHUNKED + b"x-request-id: other\r\nx-request-timeout: junk\r\n\r\n")
+        client.answer(OK)
+        assert client.statuses() == [200]
+        assert b"x-request-id: mine" in client.transport.written
+
+    with_client(check)
+
+
+@pytest.mark.parametrize("piece", [b"t: y\r\n" * 200, b"y" * 1000], ids=["many trailers", "one trailer"])
+def test_trailers_without_end_are_refused(piece: bytes) -> None:
+    def check(client: Client) -> None:
+        client.send(CHUNKED + b"t: ")
+        for _ in range(5):
+            client.send(piece)
+        assert client.statuses() == [431]
+
+    with_client(check)
+
+
+def test_a_stream_behind_a_slow_answer_cannot_fill_the_memory() -> None:
+    def check(client: Client) -> None:
+        client.send(post() * 2)
+        _, second = client.slot.batches
+        for _ in range(100):
+            client.queue.item_chunk(second, 0, Chunk(b"z" * MIB))
+        assert client.slot.cancelled == [(second.batch_id, 0)]
+        assert not client.transport.is_closing()
+        client.answer(OK)
+        assert client.statuses() == [200, 200]
+        assert client.transport.closed
+        assert len(client.transport.written) < 35 * MIB
+
+    with_client(check)
+
+
+def test_a_stream_that_breaks_leaves_the_answers_before_it_whole() -> None:
+    def check(client: Client) -> None:
+        client.send(post() * 2)
+        client.queue.item_chunk(client.slot.batches[1], 0, Chunk(b"half"))
+        client.answer(ServeError("broken"), position=1)
+        assert not client.transport.is_closing()
+        client.answer(OK)
+        assert client.statuses() == [200, 200]
+        assert client.transport.written.endswith(b"4\r\nhalf\r\n")  # and no last chunk: the body is not whole
+        assert client.transport.closed
+
+    with_client(check)
+
+
+def test_a_broken_stream_to_http_1_0_does_not_look_whole() -> None:
+    def check(client: Client) -> None:
+        client.send(post(version="1.0"))
+        client.queue.item_chunk(client.slot.batches[0], 0, Chunk(b"half"))
+        client.answer(ServeError("broken"))
+        assert client.transport.aborted
+
+    with_client(check)
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    def check(client: Client) -> None:
+        client.send(post())
+        client.lane.pause_writing()
+        client.answer(OK)
+        assert not client.transport.reading
+        client.lane.resume_writing()
+        assert client.transport.reading
+
+    with_client(check)
+
+
+def test_requests_for_the_other_server_do_not_gather_without_end() -> None:
+    def check(client: Client) -> None:
+        half = b"GET /ping HTTP/1.1\r\n"
+        client.send(post() + half)
+        for _ in range(100):  # each piece ends in the middle of a request, so there is never a moment to hand over
+            client.send(b"x-pad: " + b"p" * 3000 + b"\r\n\r\n" + half)
+        client.answer(OK)
+        assert client.statuses() == [200, 413]
+
+    with_client(check)
+
+
+def test_a_fault_while_a_request_is_read_does_not_leave_it_unanswered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(fast, "decode", fail)
+
+    def check(client: Client) -> None:
+        client.send(post())
+        assert client.statuses() == [500]
+        assert b"secret" not in client.transport.written
+        assert "secret" in caplog.text
+
+    with_client(check)
+
+
+def test_a_slow_body_is_given_as_long_as_it_makes_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(fast, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def check(client: Client) -> None:
+        message = post(b"x" * 4)
+        for piece in (message[:-4], b"x", b"x"):
+            client.send(piece)
+            now[0] += 25
+            client.lane.check_time(now[0])
+        assert client.statuses() == []
+        now[0] += 6
+        client.lane.check_time(now[0])
+        assert client.statuses() == [408]
+
+    with_client(check)
+
+
+def test_a_client_that_never_reads_its_answer_is_cut_and_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(fast, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def check(client: Client) -> None:
+        client.transport.reads = False
+        client.send(post())
+        client.answer(InferenceResponse(b"z" * MIB))
+        for _ in range(4):
+            now[0] += 50
+            client.transport.written = client.transport.written[:-1000]  # it reads a little
+            client.lane.check_time(now[0])
+        assert not client.transport.is_closing()
+        now[0] += 76
+        client.lane.check_time(now[0])
+        assert client.transport.aborted
+
+    with_client(check)
