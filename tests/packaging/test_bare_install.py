@@ -6,11 +6,10 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.server import running
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "PIL", "onnxruntime", "pandas")
@@ -76,16 +75,14 @@ def test_nothing_heavy_is_installed_or_needed_to_import_the_server(bare_python: 
     run(bare_python, "-I", "-c", code)
 
 
-def test_server_without_torch_answers(bare_python: Path, tmp_path: Path, start_server: Callable[..., Any]) -> None:
+def test_server_without_torch_answers(bare_python: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     (store / "handler.py").write_text(HANDLER, encoding="utf-8")
-    server = start_server(store, "echo=handler.py", python=str(bare_python))
-    answer = server.post("/predictions/echo", b"hello")
-    assert answer["echo"] == "hello"
-    assert Path(answer["prefix"]) == bare_python.parents[1], "the worker ran in another environment"
-    assert answer["heavy"] == []
-    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
-    assert not [name for name in ("libtorch", "numpy", "PIL") if name in maps]
-    assert server.stop() == 0
-    assert list(server.temp.iterdir()) == []
+    with running(tmp_path / "server", "echo=handler.py", store=store, python=str(bare_python)) as server:
+        answer = server.predict("echo", b"hello").json()
+        assert answer["echo"] == "hello"
+        assert Path(answer["prefix"]) == bare_python.parents[1], "the worker ran in another environment"
+        assert answer["heavy"] == []
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert not [name for name in ("libtorch", "numpy", "PIL") if name in maps]

@@ -159,9 +159,9 @@ class LiveServer:
         assert not self.pid_file.exists(), "the pid file is left"
 
 
-def command() -> list[str]:
-    """The console script beside this interpreter."""
-    return [str(Path(sys.executable).parent / "mlserve")]
+def command(python: str = sys.executable) -> list[str]:
+    """The console script beside an interpreter: ``python -m`` would put the working directory on its path."""
+    return [str(Path(python).parent / "mlserve")]
 
 
 @contextlib.contextmanager
@@ -171,6 +171,7 @@ def launched(
     settings: Mapping[str, Any] | None = None,
     args: Sequence[str] = (),
     store: Path | None = None,
+    python: str = sys.executable,
 ) -> Iterator[LiveServer]:
     """Start a server on free ports of 127.0.0.1 and end it, by force if need be. Does not wait until it is ready.
 
@@ -183,7 +184,7 @@ def launched(
     ports = {f"SERVER_{api}_PORT": "0" for api in ("INFERENCE", "MANAGEMENT", "METRICS")}
     given = {**ports, "GPU_IDS": "none", **(settings or {})}
     env = {**kept, **{f"MLSERVE_{name}": str(value) for name, value in given.items()}, "TMPDIR": str(temp), _MARK: mark}
-    line = [*command(), "start", "--model-store", str(store or directory), "--pid-file", str(pid_file), *args]
+    line = [*command(python), "start", "--model-store", str(store or directory), "--pid-file", str(pid_file), *args]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*line, *(["--models", *models] if models else [])],
