@@ -5,7 +5,8 @@ send what it says, arm one timer if it says to wait. ``put`` pumps once per loop
 that requests which arrive in the same turn can leave in the same batch.
 
 Jobs that end while queued (cancelled, expired) stay in the deque and are skipped when they reach its head: removing
-from the middle would cost O(n) per abort, and an abort storm is when that hurts. ``depth`` counts the live ones.
+each from the middle would cost O(n) per abort, and an abort storm is when that hurts. They are swept out once they are
+more than the live ones, which ``depth`` counts: they hold the bodies of their requests.
 """
 
 from __future__ import annotations
@@ -184,9 +185,17 @@ class ModelQueue:
         self._finish(job, error)
         if state == QUEUED:
             self.depth -= 1
+            self._sweep()
             self._check_idle()
         elif batch is not None and batch.slot is not None:
             batch.slot.cancel(batch, job.index)
+
+    def _sweep(self) -> None:
+        jobs = self._jobs
+        if len(jobs) > 2 * self.depth:
+            live = [job for job in jobs if job.state != DONE]
+            jobs.clear()
+            jobs.extend(live)
 
     def _check_idle(self) -> None:
         if self.on_idle is not None and self.idle:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from support.core_fakes import Endings, FakeClock, FakeSlot, make_queue, put
 
+from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceRequest, Part
 from mlserve.errors import NoWorker, QueueFull, ServeError
 
@@ -230,3 +233,16 @@ def test_an_earlier_wait_is_not_lost_behind_a_later_timer(clock: FakeClock, endi
     assert not slot.batches
     clock.advance(0.025)
     assert [len(batch) for batch in slot.batches] == [1]
+
+
+def test_requests_that_were_cancelled_while_no_worker_was_free_are_not_kept(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, job_queue_size=4)
+    queue.accept()
+    put(queue, "waits", endings)
+    for number in range(100):
+        queue.cancel(put(queue, str(number), endings))
+    gc.collect()
+    assert sum(isinstance(it, Job) and it.queue is queue for it in gc.get_objects()) <= 2 * queue.depth
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    assert [job.request.request_id for job in slot.answer().jobs] == ["waits"]
