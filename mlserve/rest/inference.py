@@ -6,6 +6,7 @@ off and a connection that was handed over goes on working.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 from urllib.parse import unquote
@@ -147,11 +148,10 @@ def _target(request: web.Request) -> tuple[str, str, str, str]:
 
 async def _read(request: web.Request) -> bytes:
     limit = request.app[MAX_REQUEST]
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        message = f"Request body is larger than {limit} bytes (max_request_size)"
-        raise ServeError(message, kind=ErrorKind.TOO_LARGE) from None
+    if (request.content_length or 0) <= limit:  # else there is no need to read it
+        with contextlib.suppress(web.HTTPRequestEntityTooLarge):
+            return await request.read()
+    raise ServeError(f"Request body is larger than {limit} bytes (max_request_size)", kind=ErrorKind.TOO_LARGE)
 
 
 def _response(answer: Answer) -> web.Response:

@@ -109,7 +109,9 @@ class JsonErrorsConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Called by aiohttp to send what a handler has returned."""
+        """Called by aiohttp to send what a handler has returned, or one of its own failures before any handler ran."""
+        if isinstance(resp, web.HTTPException):
+            resp = http_exception_response(resp, limit_setting="server.max_request_size")
         if self._server.closing:
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
