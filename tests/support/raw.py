@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from http.client import HTTPException, HTTPResponse
+from collections.abc import Iterator
 from types import TracebackType
 
 from support.server import Reply
@@ -16,6 +16,7 @@ class RawConnection:
 
     def __init__(self, port: int, timeout: float = 20.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> RawConnection:
         return self
@@ -23,6 +24,7 @@ class RawConnection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._file.close()
         self.socket.close()
 
     def send(self, data: bytes) -> None:
@@ -32,24 +34,48 @@ class RawConnection:
 
     def answer(self) -> Reply | None:
         """The next answer, or None if the connection ends without one. Raises for half an answer."""
-        response = HTTPResponse(self.socket)
         try:
-            response.begin()
+            first = self._file.readline()
         except (ConnectionResetError, BrokenPipeError):
             return None
-        except HTTPException as error:
-            if type(error).__name__ == "RemoteDisconnected":
-                return None
-            raise
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, headers, response.read())
+        if not first:
+            return None
+        version, status, *_ = first.split()
+        assert version in (b"HTTP/1.1", b"HTTP/1.0"), first
+        headers = {}
+        while line := self._file.readline().rstrip(b"\r\n"):
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        if headers.get("transfer-encoding") == "chunked":
+            body = b"".join(self.chunks())
+        elif "content-length" in headers:
+            body = self._exactly(int(headers["content-length"]))
+        else:
+            body = self.rest() if int(status) >= 200 else b""
+        return Reply(int(status), headers, body)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The pieces of a chunked body as they come. Raises EOFError if its end is missing."""
+        while True:
+            line = self._file.readline()
+            if not line:
+                raise EOFError("the last chunk is missing")
+            size = int(line, 16)
+            piece = self._exactly(size + 2)
+            assert piece[-2:] == b"\r\n"
+            if not size:
+                return
+            yield piece[:-2]
+
+    def _exactly(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise EOFError(f"{len(data)} of {count} bytes")
+        return data
 
     def rest(self) -> bytes:
         """Everything until the server closes. A reset is raised."""
-        pieces = []
-        while piece := self.socket.recv(65536):
-            pieces.append(piece)
-        return b"".join(pieces)
+        return self._file.read()
 
 
 def post(path: str, body: bytes, *headers: str, version: str = "1.1") -> bytes:
