@@ -1,13 +1,19 @@
-"""Loading the models that a start names: which ones, with how many workers, several at a time."""
+"""What a start does before it serves: a place for unpacked models, and loading those that it was told to."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from mlserve.archive.store import ModelStore
 from mlserve.core.service import InferenceService
@@ -16,6 +22,7 @@ from mlserve.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_WORK_DIR = "mlserve-work-"
 AT_ONCE = 4  # models loading at the same time: more would share the CPUs into their startup timeouts
 
 
@@ -30,6 +37,18 @@ class LoadProgress(Protocol):
 
     def model_failed(self, name: str, error: ServeError) -> None:
         """It does not."""
+
+
+def make_work_dir() -> Path:
+    """A directory for this process's unpacked models. Those of servers that were killed are removed."""
+    temp = Path(tempfile.gettempdir())
+    for left in temp.glob(f"{_WORK_DIR}*-*"):
+        pid = left.name.removeprefix(_WORK_DIR).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.lstat().st_uid == os.getuid():
+                log.info("removing %s, left by a server that was killed", left)
+                shutil.rmtree(left)
+    return Path(tempfile.mkdtemp(prefix=f"{_WORK_DIR}{os.getpid()}-", dir=temp))
 
 
 def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]]:

@@ -157,6 +157,7 @@ def test_signal_while_models_load_ends_the_start(tmp_path):
     (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n")
     with launched(tmp_path, "endless.py", store=tmp_path) as server:
         wait_ready(server, "starting")
+        server.wait_for(lambda: server.request("GET", "/models/endless", api="management").status == 200)
         server.wait_for(lambda: server.describe("endless")["workers"][0]["pid"] > 0)
         assert server.request("GET", "/ping").status == 500
         began = time.monotonic()
