@@ -39,6 +39,7 @@ class ModelQueue:
         self.was_ready = False  # has had a slot once
         self.on_idle: Callable[[], object] | None = None  # set by whoever waits for the queue to drain
         self.on_slots: Callable[[], object] | None = None  # called when a slot came or went
+        self.on_gave_up: Callable[[ServeError], object] | None = None  # called when no slot will come any more
         self._clock = clock
         self._jobs: deque[Job] = deque()
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
@@ -97,6 +98,18 @@ class ModelQueue:
         for job in waiting:
             if job.state != DONE:
                 self._finish(job, NoWorker(self._refusal, detail=error.detail))
+        self._check_idle()
+        if self.on_gave_up is not None:
+            self.on_gave_up(error)
+
+    def close(self, reason: str) -> None:
+        """No worker is wanted any more: refuse new requests and those that wait, and say ``reason``."""
+        self.refuse(reason)
+        for job in list(self._jobs):
+            if job.state != DONE:
+                self.depth -= 1
+                self._finish(job, NoWorker(reason))
+        self._jobs.clear()
         self._check_idle()
 
     @property

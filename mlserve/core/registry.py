@@ -15,7 +15,7 @@ from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.core.pending import ModelQueue
 from mlserve.core.ports import Pool
-from mlserve.errors import ModelExists, ModelNotFound, VersionInUse, VersionNotFound
+from mlserve.errors import ModelExists, ModelNotFound, ServeError, VersionInUse, VersionNotFound
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ class VersionHandle:
         self.stats = stats
         self.last_error = ""
         self.state = VersionState.REGISTERED
+        self.wanted = 0  # workers that were asked for last; the pool may not have come to it yet
         queue.on_slots = self.observe
+        queue.on_gave_up = self.gave_up
 
     @property
     def key(self) -> ModelKey:
@@ -51,6 +53,12 @@ class VersionHandle:
         """Take the state that follows from how many workers are ready and wanted."""
         if not self.closing:
             self.step(version_event(self.ready_workers, self.pool.target))
+
+    def gave_up(self, error: ServeError) -> None:
+        """No worker is left, and none will come without a new scale."""
+        if not self.closing:
+            self.last_error = error.message
+            self.step(VersionEvent.GAVE_UP)
 
     def step(self, event: VersionEvent) -> None:
         """Advance the state; each change is logged."""

@@ -24,6 +24,8 @@ from mlserve.errors import ErrorKind, InvalidInput, ModelExists, ServeError
 
 log = logging.getLogger(__name__)
 
+STREAM_BACKLOG = 32 << 20  # bytes of a stream that may wait for its client; one that is further behind is given up
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -73,6 +75,7 @@ class InferenceService:
         self._default_workers = default_workers
         self._drain_grace = drain_grace
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closings: dict[VersionHandle, asyncio.Task[None]] = {}  # versions on their way out
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
@@ -88,10 +91,7 @@ class InferenceService:
         on_chunk: Callable[[Job, Chunk], object],
     ) -> Job:
         """Queue a request; ``on_done`` is called exactly once, later. Raises ``QueueFull`` or ``NoWorker``."""
-        if self.stopping:
-            raise ServeError(
-                "The server is stopping and takes no new requests", kind=ErrorKind.NOT_READY, retry_after=1
-            )
+        self._check_stopping()
         return handle.queue.put(request, on_done, on_chunk)
 
     def cancel(self, job: Job) -> None:
@@ -101,13 +101,25 @@ class InferenceService:
     async def events(self, handle: VersionHandle, request: InferenceRequest) -> AsyncIterator[Chunk | Job]:
         """Submit, and yield the pieces of a streamed answer, if any, then the job, whose ``result`` is the ending.
 
-        For doors that live in coroutines. Leaving the iteration early, or being cancelled in it, cancels the request.
+        For doors that live in coroutines. Leaving the iteration early, or being cancelled in it, cancels the request,
+        and so does falling too far behind: nothing else bounds the memory that a stream takes.
         """
         happened: asyncio.Queue[Chunk | Job] = asyncio.Queue()
-        job = self.submit(handle, request, happened.put_nowait, lambda job, chunk: happened.put_nowait(chunk))
+        waiting = 0
+
+        def on_chunk(job: Job, chunk: Chunk) -> None:
+            nonlocal waiting
+            waiting += len(chunk.data)
+            happened.put_nowait(chunk)
+            if waiting > STREAM_BACKLOG:
+                self.cancel(job)
+
+        job = self.submit(handle, request, happened.put_nowait, on_chunk)
         try:
             while True:
                 event = await happened.get()
+                if isinstance(event, Chunk):
+                    waiting -= len(event.data)
                 yield event
                 if event is job:
                     return
@@ -134,11 +146,13 @@ class InferenceService:
         """
         if initial_workers is not None:
             overrides = {**overrides, "min_workers": max(0, initial_workers), "max_workers": max(1, initial_workers)}
+        self._check_stopping()
         resolve = self._source.resolve_local if loaded_at_startup else self._source.resolve
         spec = await resolve(url, overrides)
         spec = replace(spec, loaded_at_startup=loaded_at_startup)
         try:
             check_name(spec.key.name)
+            self._check_stopping()
             handle = self._open(
                 _with_default_workers(spec, self._default_workers if default_workers is None else default_workers)
             )
@@ -149,6 +163,7 @@ class InferenceService:
         log.info("model %s registered from %s", handle.key, url)
         if not workers:
             return Registered(handle.key, 0, True)
+        handle.wanted = workers
         handle.queue.accept()
         bring_up = self._bring_up(handle, workers)
         if not synchronous:
@@ -173,8 +188,9 @@ class InferenceService:
         max_workers: int | None = None,
         synchronous: bool = False,
     ) -> Scaled:
-        """Grow to ``min_workers`` or shrink to ``max_workers``; in between nothing changes. No request is lost.
+        """Grow to ``min_workers`` or shrink to ``max_workers``; in between nothing changes.
 
+        No request is lost, but at 0 workers those that still wait are refused: nobody would ever come for them.
         Raises NotFound errors, ``InvalidInput``, and, when synchronous, ``WorkerStartError``.
         """
         handle = self.find(name, version)
@@ -185,6 +201,7 @@ class InferenceService:
             raise InvalidInput("max_worker cannot be less than min_worker.")
         workers = max(min_workers, min(handle.pool.target, top))
         handle.spec = replace(handle.spec, min_workers=min_workers, max_workers=top)
+        handle.wanted = workers
         if workers:
             handle.queue.accept()
         else:
@@ -214,9 +231,17 @@ class InferenceService:
         self.stopping = True
         for task in list(self._tasks):
             task.cancel()
-        handles = list(self.registry.handles())
-        await asyncio.gather(*(self._close(handle, grace) for handle in handles))
+        before = list(self._closings.items())  # unregistered a moment ago, with a longer time to drain
+        handles = [handle for handle in self.registry.handles() if handle not in self._closings]
+        await asyncio.gather(
+            *(self._close(handle, grace) for handle in handles),
+            *(asyncio.wait((closing,), timeout=grace) for _, closing in before),
+        )
+        for handle, _ in before:
+            if handle.queue.on_idle is not None:
+                handle.queue.on_idle()  # its time is up
         await self._engine.close()
+        await asyncio.gather(*(closing for _, closing in before))
 
     # -- what can be told ---------------------------------------------------------------------------------------------
 
@@ -282,13 +307,31 @@ class InferenceService:
             handle.last_error = error.message
             if not handle.pool.target and not handle.closing:
                 handle.queue.gave_up(error)
-                handle.step(VersionEvent.GAVE_UP)
             raise
+        if not (handle.wanted or handle.pool.target or handle.closing):
+            handle.queue.close(no_worker(handle.spec))
         handle.last_error = ""
         handle.observe()
 
+    def _check_stopping(self) -> None:
+        if self.stopping:
+            raise ServeError(
+                "The server is stopping and takes no new requests", kind=ErrorKind.NOT_READY, retry_after=1
+            )
+
     async def _close(self, handle: VersionHandle, grace: float) -> None:
-        handle.step(VersionEvent.DRAIN)
+        """End a version. Whoever comes second waits for what the first has begun."""
+        closing = self._closings.get(handle)
+        if closing is None:
+            if handle.closing:
+                return
+            handle.step(VersionEvent.DRAIN)
+            closing = self._closings[handle] = asyncio.create_task(self._end(handle, grace))
+            closing.add_done_callback(lambda _: self._closings.pop(handle))
+        await asyncio.shield(closing)
+
+    async def _end(self, handle: VersionHandle, grace: float) -> None:
+        until = self._clock.time() + grace
         idle = asyncio.Event()
         handle.queue.on_idle = idle.set
         try:
@@ -298,7 +341,7 @@ class InferenceService:
             log.warning(
                 "model %s: %d requests unanswered after %g s of draining", handle.key, handle.queue.depth, grace
             )
-        await handle.pool.stop(grace)
+        await handle.pool.stop(max(0.0, until - self._clock.time()))
         why = "the server is stopping" if self.stopping else "it was unregistered"
         handle.queue.gave_up(ServeError(why, kind=ErrorKind.NOT_READY))
         handle.step(VersionEvent.DRAINED)

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceResponse
+from mlserve.core.service import STREAM_BACKLOG
 from mlserve.protocols.torchserve import Answer, encode
 from mlserve.rest.http1 import CHUNKED_END, answer_bytes, chunk_bytes, head_bytes
 
 if TYPE_CHECKING:
     from mlserve.rest.fast import FastLane
-
-
-STREAM_BACKLOG = 32 << 20  # a client this many bytes behind its stream is cut off
 
 
 class Exchange:

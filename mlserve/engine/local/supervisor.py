@@ -104,7 +104,8 @@ class Worker:
         await asyncio.wait({self._task}, timeout=grace)
         if grace is None or self._task.done():
             return
-        why = Ending("stopped", f"was stopped with requests in flight, {grace:g} s after it was told to end")
+        late = f", {grace:g} s after it was told to end" if grace else ""
+        why = Ending("stopped", f"was stopped with requests in flight{late}")
         if grace and self._process is not None:
             self._fault = self._fault or why
             self._process.terminate()
