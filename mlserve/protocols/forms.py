@@ -16,6 +16,7 @@ from mlserve.core.messages import Part
 from mlserve.errors import InvalidInput
 
 MAX_PARTS = 1000
+MAX_NAME = 4096  # bytes; names travel to the worker apart from the data, and python-multipart has this limit for them
 MAX_ESCAPES = 1 << 18  # %XX in a form body: each takes 0.6 us on the event loop, and 64 MiB of them would take 40 s
 MAX_BOUNDARY = 70  # RFC 2046, 5.1.1; a longer one makes every search in the body slower
 
@@ -41,7 +42,7 @@ def parse_multipart(content_type: bytes, body: bytes) -> list[Part]:
 def parse_urlencoded(text: bytes) -> list[Part]:
     """Parts of a form body or a query string. Values are bytes of any encoding, names are read as UTF-8.
 
-    Raises :class:`InvalidInput` when there are too many fields or escapes.
+    Raises :class:`InvalidInput` when there are too many fields or escapes, or a name is too long.
     """
     if text.count(b"&") >= MAX_PARTS:
         raise InvalidInput(f"More than {MAX_PARTS} form fields")
@@ -52,6 +53,8 @@ def parse_urlencoded(text: bytes) -> list[Part]:
     for field in text.split(b"&"):
         if field:
             name, _, value = field.replace(b"+", b" ").partition(b"=")
+            if len(name) > MAX_NAME:
+                raise InvalidInput(f"A form field has a name of more than {MAX_NAME} bytes")
             fields[unquote_to_bytes(name).decode("utf-8", "replace")] = unquote_to_bytes(value)
     return [Part(name, value) for name, value in fields.items()]
 

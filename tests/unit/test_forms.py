@@ -39,6 +39,11 @@ def test_many_form_fields_are_refused_with_the_number() -> None:
         parse_urlencoded(b"&" * MAX_PARTS)
 
 
+def test_a_form_field_of_a_huge_name_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="name of more than 4096 bytes"):
+        parse_urlencoded(b"n" * 5000 + b"=1")
+
+
 def test_a_form_of_escapes_cannot_hold_the_event_loop() -> None:
     assert parse_urlencoded(b"a=" + b"%41" * 100)[0].data == b"A" * 100
     with pytest.raises(InvalidInput, match="multipart"):

@@ -258,6 +258,16 @@ async def test_a_batch_that_no_frame_can_hold_is_refused_without_hurting_the_wor
 
 
 @in_loop
+async def test_a_batch_whose_names_no_frame_can_hold_does_not_kill_the_worker():
+    rig = Rig()
+    rig.link.send(Batch(1, [Item(InferenceRequest("r", [Part("\N{REPLACEMENT CHARACTER}" * (22 << 20), b"")]))], 0.0))
+    await asyncio.sleep(0)
+    ((_, _, results, _),) = rig.events.done
+    assert rig.transport.writes == []  # the worker would take such a frame for a broken stream, and exit
+    assert [error.kind for error in results] == [ErrorKind.TOO_LARGE]
+
+
+@in_loop
 async def test_cancel_names_the_item_and_only_while_the_batch_is_there():
     rig = Rig()
     batch = rig.send(4, b"", b"")

@@ -19,7 +19,7 @@ from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.core.ports import BatchReport
 from mlserve.engine.local.batches import Malformed, Outgoing, all_failed, decode_meta, decode_results
 from mlserve.errors import ErrorKind, ServeError
-from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta, frame, header
+from mlserve.wire.frames import MAX_META, Frame, FrameError, FrameReader, Kind, encode_meta, frame, header
 from mlserve.wire.payload import CancelMeta, ChunkMeta, Hello, Load, LoadFailed, LogRecordMeta, Ready
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ class WorkerLink(asyncio.Protocol):
             self.progress = now
         self.in_flight += 1
         self._sent[batch.batch_id] = (batch, now, out.offsets)
-        if out.too_large:
-            self._refuse(batch, out)
+        meta = encode_meta(out.meta)
+        length = out.length
+        if out.too_large or len(meta) > MAX_META:
+            self._refuse(batch, out, length + len(meta))
             return
         if self._transport is None:  # lost a moment ago: slot_lost will name this batch
             return
-        meta = encode_meta(out.meta)
-        length = out.length
         head = header(_BATCH, batch.batch_id, len(meta), length)
         if length < _JOIN_BELOW:
             self._transport.write(b"".join((head, meta, *out.bodies)))
@@ -236,12 +236,12 @@ class WorkerLink(asyncio.Protocol):
         else:
             raise Malformed(f"a frame of kind {frm.kind}, which workers do not send")
 
-    def _refuse(self, batch: Batch, out: Outgoing) -> None:
+    def _refuse(self, batch: Batch, out: Outgoing, size: int) -> None:
         """Answer a batch that no frame can hold, in the next turn: the queue is in the middle of sending it."""
         del self._sent[batch.batch_id]
         self._free(out.offsets)
         error = ServeError(
-            f"The requests of one batch have {out.length} bytes together, more than a worker takes: "
+            f"The requests of one batch have {size} bytes together, more than a worker takes: "
             "lower batch_size or max_request_size",
             kind=ErrorKind.TOO_LARGE,
         )
