@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from json.encoder import encode_basestring_ascii as _json_text
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 LOGGERS = ("mlserve", "aiohttp", "asyncio", "grpc")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -74,7 +74,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-class _StderrHandler(logging.StreamHandler[IO[str]]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[IO[str]]
+else:
+    _Handler = logging.StreamHandler  # not subscriptable before Python 3.11
+
+
+class _StderrHandler(_Handler):
     """Looks up ``sys.stderr`` at each line, so that a live view that borrows it prints log lines above itself."""
 
     def __init__(self) -> None:
