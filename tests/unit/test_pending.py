@@ -242,7 +242,7 @@ def test_requests_that_were_cancelled_while_no_worker_was_free_are_not_kept(cloc
     for number in range(100):
         queue.cancel(put(queue, str(number), endings))
     gc.collect()
-    assert sum(isinstance(it, Job) and it.queue is queue for it in gc.get_objects()) <= 2 * queue.depth
+    assert sum(type(it) is Job and it.queue is queue for it in gc.get_objects()) <= 2 * queue.depth
     slot = FakeSlot(queue)
     queue.slot_ready(slot)
     assert [job.request.request_id for job in slot.answer().jobs] == ["waits"]
