@@ -186,8 +186,12 @@ class Server:
             loading.cancel()
             await asyncio.wait((loading,))
             return OK
-        failed = loading.result()
-        return MODEL_FAILED if failed and not self._settings.models.keep_going else OK
+        if not loading.result():
+            return OK
+        if not self._settings.models.keep_going:
+            return MODEL_FAILED
+        log.warning("going on without %s: not ready until they are registered", ", ".join(service.missing.values()))
+        return OK
 
     async def _take_down(self) -> None:
         """Answer what was accepted, unless a second signal says not to wait for it."""

@@ -66,7 +66,11 @@ def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]
 async def load_models(
     service: InferenceService, store: ModelStore, settings: Settings, gpus: int, progress: LoadProgress
 ) -> int:
-    """Load them all; returns how many failed. Each failure is logged with the handler's traceback."""
+    """Load them all; returns how many failed. Each failure is logged with the handler's traceback.
+
+    Those are in ``service.missing`` then, so that a server that goes on without them (``models.keep_going``) is not
+    ready.
+    """
     workers = settings.defaults.workers or max(1, gpus)
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -90,6 +94,7 @@ async def load_models(
                 "model %s did not load: %s%s", shown, failure.message, "\n" + failure.detail if failure.detail else ""
             )
             progress.model_failed(shown, failure)
+            service.missing[path] = shown
             return False
 
     results = await asyncio.gather(*(load(name, path) for name, path in named_models(settings.models.load, store)))

@@ -69,6 +69,7 @@ class InferenceService:
         self.registry = Registry()
         self.starting = True  # until the models named at start have been loaded
         self.stopping = False
+        self.missing: dict[str, str] = {}  # named at start and not loaded: URL -> name
         self._engine = engine
         self._source = source
         self._clock = clock
@@ -161,6 +162,7 @@ class InferenceService:
             raise
         workers = handle.spec.min_workers
         log.info("model %s registered from %s", handle.key, url)
+        missing = self.missing.pop(url, None)
         if not workers:
             return Registered(handle.key, 0, True)
         handle.wanted = workers
@@ -172,6 +174,8 @@ class InferenceService:
         try:
             await bring_up
         except ServeError:
+            if missing is not None:
+                self.missing[url] = missing
             if not handle.closing:  # or somebody has unregistered it meanwhile
                 self.registry.discard(handle)
                 await self._close(handle, grace=0.0)
@@ -274,10 +278,11 @@ class InferenceService:
         """What probes ask for.
 
         Required is a model that was named at start or has been ready once: one that is loading for the first time by
-        API does not take a serving server out of rotation.
+        API does not take a serving server out of rotation. One that was named and could not be loaded is missing until
+        it is registered from the same URL.
         """
-        models: dict[str, bool] = {}
-        ready = not self.starting and not self.stopping
+        models = dict.fromkeys(self.missing.values(), False)
+        ready = not (self.starting or self.stopping or models)
         for name, model in self.registry:
             handle = model.versions[model.default]
             models[name] = handle.ready_workers > 0
