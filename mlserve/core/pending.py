@@ -47,9 +47,9 @@ class ModelQueue:
         self._timer: Cancellable | None = None
         self._timer_at = 0.0
         self._batch_id = 0
-        self._recent = 0  # of the batch answered last: its size,
-        self._took = 0.0  # the handler's seconds for it,
-        self._answered = 0.0  # and when that was
+        self._expected = 0  # requests there would be if all clients of the batch answered last asked again
+        self._took = 0.0  # the handler's seconds for it
+        self._answered = 0.0  # when that was
 
     # -- what the service calls ---------------------------------------------------------------------------------------
 
@@ -166,10 +166,10 @@ class ModelQueue:
     ) -> None:
         """See ``SlotEvents``."""
         self.in_flight -= 1
-        self._recent = len(batch.jobs)
+        self._expected = self.depth + len(batch.jobs)
         self._took = report.preprocess + report.inference + report.postprocess
         self._answered = self._clock.time()
-        self.stats.batch_done(self._recent, report.inference)
+        self.stats.batch_done(len(batch.jobs), report.inference)
         if report.metrics:
             self.stats.custom.extend(report.metrics)
         for job, result in zip(batch.jobs, results, strict=True):
@@ -249,7 +249,7 @@ class ModelQueue:
                 return
             now = self._clock.time()
             quiet = now - self._answered
-            view = View(self.depth, now - jobs[0].arrived, idle, room, self._recent, self._took, quiet)
+            view = View(self.depth, now - jobs[0].arrived, idle, room, self._expected, self._took, quiet)
             take, wait = self.policy.decide(view)
             if not take:
                 if wait is not None:

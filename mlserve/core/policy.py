@@ -17,15 +17,15 @@ class View(NamedTuple):
     """A model's queue at one moment. ``age`` is the oldest request's waiting time in seconds.
 
     ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second.
-    ``recent`` is the size of the batch that was answered last, ``took`` how long the handler had it, ``quiet`` how long
-    ago its answer came, in seconds.
+    Of the batch that was answered last: ``took`` is how long the handler had it and ``quiet`` how long ago its answer
+    came, in seconds; ``expected`` is how many requests there would be if all its clients asked again.
     """
 
     pending: int
     age: float
     idle: int
     room: int
-    recent: int = 0
+    expected: int = 0
     took: float = 0.0
     quiet: float = 0.0
 
@@ -54,12 +54,13 @@ class Policy(Protocol):
 class Eager:
     """Work-conserving: an idle worker takes what is there; requests gather only while every worker is busy.
 
-    A worker that computes gets its next batch early only when that batch is full or overdue, so batches stay
-    late-bound. A lone request never waits: 0.08 ms where servers that wait out a 5 ms delay take 5.4 to 6.3 ms.
+    A worker that computes gets its next batch early only when that batch is full, so batches stay late-bound: a partial
+    one could not start sooner anyway, and would leave those behind who come while it waits. A lone request never waits:
+    0.08 ms where servers that wait out a 5 ms delay take 5.4 to 6.3 ms.
 
-    One exception: just after a batch of n was answered, fewer than n requests wait up to 2 % of that batch's time for
-    the rest. Clients that ask again at once come back within a millisecond of each other, and without this 8 of them on
-    a batch size of 8 settle into batches of 1 and 7 for ever.
+    One exception: just after a batch was answered, fewer requests than are expected wait up to 2 % of its time, and
+    never longer than the delay. Clients that ask again at once come back within a millisecond of each other, and
+    without this 8 of them on a batch size of 8 settle into batches of 1 and 7 for ever.
     """
 
     def __init__(self, batch_size: int, delay: float) -> None:
@@ -73,15 +74,10 @@ class Eager:
             return NOTHING
         if view.idle:
             return self._settle(view) or Decision(min(pending, self.batch_size))
-        if not view.room:
-            return NOTHING
-        if pending >= self.batch_size:
-            return Decision(self.batch_size)
-        left = self.delay - view.age
-        return Decision(0, left) if left > RESOLUTION else Decision(pending)
+        return Decision(self.batch_size) if view.room and pending >= self.batch_size else NOTHING
 
     def _settle(self, view: View) -> Decision | None:
-        if view.pending >= min(view.recent, self.batch_size):
+        if view.pending >= min(view.expected, self.batch_size):
             return None
         left = min(self.delay, view.took * SETTLE) - view.quiet
         return Decision(0, left) if left > RESOLUTION else None

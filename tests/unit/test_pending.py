@@ -54,17 +54,20 @@ def test_a_full_queue_is_refused_and_names_the_setting(clock: FakeClock, endings
     assert queue.stats.rejections["overloaded"] == 1
 
 
-def test_the_second_slot_gets_an_overdue_batch_when_its_delay_has_passed(clock: FakeClock, endings: Endings) -> None:
+def test_requests_that_come_while_a_worker_computes_leave_together_when_it_is_done(
+    clock: FakeClock, endings: Endings
+) -> None:
     queue = make_queue(clock)
     slot = FakeSlot(queue)
     queue.slot_ready(slot)
     put(queue, "a", endings)
     clock.turn()
     put(queue, "b", endings)
-    clock.advance(0.009)
-    assert len(slot.batches) == 1
-    clock.advance(0.002)
-    assert [len(batch) for batch in slot.batches] == [1, 1]
+    clock.advance(1.0)
+    put(queue, "c", endings)
+    clock.turn()
+    slot.answer()
+    assert [len(batch) for batch in slot.batches] == [2]
 
 
 def test_no_more_than_two_batches_are_in_flight(clock: FakeClock, endings: Endings) -> None:
@@ -153,9 +156,8 @@ def test_a_request_that_kills_workers_takes_no_other_with_it_twice(clock: FakeCl
     first.die()
     second = FakeSlot(queue, 9001)
     queue.slot_ready(second)
-    clock.advance(0.02)
-    assert [[job.request.request_id for job in batch.jobs] for batch in second.batches] == [["good"], ["poison"]]
-    second.answer()
+    assert [job.request.request_id for job in second.answer().jobs] == ["good"]
+    assert [job.request.request_id for job in second.batches[0].jobs] == ["poison"]
     second.die()
     third = FakeSlot(queue, 9002)
     queue.slot_ready(third)
@@ -222,17 +224,18 @@ def test_a_protocols_failure_to_answer_does_not_cost_its_batch_mates_their_answe
 
 def test_an_earlier_wait_is_not_lost_behind_a_later_timer(clock: FakeClock, endings: Endings) -> None:
     queue = make_queue(clock, max_batch_delay_ms=500.0)
-    slot = FakeSlot(queue)
-    queue.slot_ready(slot)
-    for name in ("a", "b"):
+    slow, quick = FakeSlot(queue), FakeSlot(queue, 9001)
+    queue.slot_ready(slow)
+    queue.slot_ready(quick)
+    for name in "abcdefgh":
         put(queue, name, endings)
     clock.turn()
-    put(queue, "c", endings)
-    clock.advance(0.1)  # a timer for the overdue batch is set, 0.4 s ahead
-    slot.answer(took=1.0)  # 2 were answered, 1 waits: it is given 2 % of a second
-    assert not slot.batches
-    clock.advance(0.025)
-    assert [len(batch) for batch in slot.batches] == [1]
+    slow.answer(took=10.0)
+    put(queue, "i", endings)
+    clock.turn()  # 1 waits where 4 were answered: 2 % of 10 s
+    quick.answer(took=0.1)  # now it is 2 % of 0.1 s
+    clock.advance(0.0025)
+    assert [len(batch) for batch in slow.batches] == [1]
 
 
 def test_requests_that_were_cancelled_while_no_worker_was_free_are_not_kept(clock: FakeClock, endings: Endings) -> None:

@@ -15,7 +15,7 @@ views = st.builds(
     age=st.floats(0, 1),
     idle=st.integers(0, 3),
     room=st.integers(0, 3),
-    recent=st.integers(0, 10),
+    expected=st.integers(0, 10),
     took=st.floats(0, 10),
     quiet=st.floats(0, 10),
 )
@@ -25,10 +25,8 @@ def test_eager_does_not_make_a_lone_request_wait() -> None:
     assert Eager(8, 0.005).decide(View(1, 0.0, idle=1, room=0)) == Decision(1)
 
 
-def test_eager_does_not_prefetch_a_batch_that_is_neither_full_nor_overdue() -> None:
-    decision = Eager(8, 0.005).decide(View(3, 0.002, idle=0, room=1))
-    assert decision.take == 0
-    assert decision.wait == pytest.approx(0.003)
+def test_eager_does_not_bind_a_partial_batch_to_a_busy_worker_however_old_it_is() -> None:
+    assert Eager(8, 0.005).decide(View(7, 1.0, idle=0, room=1)) == Decision(0)
 
 
 @pytest.mark.parametrize("view", [View(8, 0.0, 0, 1), View(20, 0.0, 0, 1)])
@@ -38,16 +36,12 @@ def test_eager_fills_the_second_slot_with_a_full_batch(view: View) -> None:
 
 def test_eager_does_not_let_clients_that_come_back_together_fall_apart_into_small_batches() -> None:
     policy = Eager(8, 0.005)
-    just_answered = View(1, 0.0, idle=1, room=0, recent=8, took=0.2, quiet=0.0005)
+    just_answered = View(1, 0.0, idle=1, room=0, expected=8, took=0.2, quiet=0.0005)
     assert policy.decide(just_answered).wait == pytest.approx(0.0035)
     assert policy.decide(just_answered._replace(pending=8)) == Decision(8)
     assert policy.decide(just_answered._replace(quiet=0.0041)) == Decision(1), "longer than 2 % of the batch's time"
     assert policy.decide(just_answered._replace(took=10.0)).wait == pytest.approx(0.0045), "longer than the delay"
-    assert policy.decide(just_answered._replace(recent=1)) == Decision(1), "a lone client waits"
-
-
-def test_eager_fills_the_second_slot_with_an_overdue_batch() -> None:
-    assert Eager(8, 0.005).decide(View(2, 0.005, 0, 1)) == Decision(2)
+    assert policy.decide(just_answered._replace(expected=1)) == Decision(1), "a lone client waits"
 
 
 def test_window_waits_for_a_full_batch_although_a_worker_is_idle() -> None:
