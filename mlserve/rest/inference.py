@@ -11,7 +11,7 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceResponse
@@ -167,7 +167,10 @@ async def _begin_stream(request: web.Request, content_type: str) -> web.StreamRe
     stream = web.StreamResponse(headers={"ts_stream_next": "true", "x-request-id": request[REQUEST_ID]})
     if content_type:
         stream.headers["Content-Type"] = content_type
-    stream.enable_chunked_encoding()
+    if request.version >= HttpVersion11:
+        stream.enable_chunked_encoding()
+    else:
+        stream.force_close()  # the end of the connection ends the body
     await stream.prepare(request)
     return stream
 
