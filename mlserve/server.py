@@ -84,6 +84,8 @@ def run(settings: Settings, progress: Progress) -> int:
 
 
 def _check(settings: Settings) -> None:
+    if settings.models.store and not Path(settings.models.store).is_dir():
+        raise SettingError(f"models.store is {settings.models.store}, which is no directory (--model-store)")
     server = settings.server
     apis = ["inference", "management"] + (["metrics"] if settings.metrics.enabled else [])
     taken: dict[tuple[str, int], str] = {}
