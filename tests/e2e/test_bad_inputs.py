@@ -137,7 +137,7 @@ def test_no_bad_archive_is_believed(server, store, tmp_path):
             server.manage("DELETE", "/models/bad")
     assert {name: answer for name, answer in answers.items() if not 400 <= answer[0] < 500} == {}
     assert server.manage("GET", "/models") == models
-    assert sorted(server.temp.rglob("*")) == unpacked
+    server.wait_for(lambda: sorted(server.temp.rglob("*")) == unpacked)
     assert not list(store.parent.rglob("slipped*"))
     check_healthy(server)
 
