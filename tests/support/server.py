@@ -99,13 +99,11 @@ class LiveServer:
 
     def restarts(self) -> int:
         """Of all workers of all models."""
-        names = [model["modelName"] for model in self.manage("GET", "/models")["models"]]
-        versions = [version for name in names for version in self.manage("GET", f"/models/{name}/all")]
-        return sum(worker["restarts"] for version in versions for worker in version["workers"])
+        return int(self.metric("mlserve_worker_restarts_total"))
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
-        text = self.request("GET", "/metrics", api="metrics").body.decode()
+        text = self.request("GET", f"/metrics?name[]={name}", api="metrics").body.decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         chosen = [one for one in samples if one.name == name and labels.items() <= one.labels.items()]
         assert chosen, f"no metric {name} with {labels}"
@@ -182,7 +180,7 @@ def launched(
     temp.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLSERVE_")}
     ports = {f"SERVER_{api}_PORT": "0" for api in ("INFERENCE", "MANAGEMENT", "METRICS")}
-    given = {**ports, "GPU_IDS": "none", **(settings or {})}
+    given = {**ports, "GPU_IDS": "none", "METRICS_SYSTEM": "false", **(settings or {})}
     env = {**kept, **{f"MLSERVE_{name}": str(value) for name, value in given.items()}, "TMPDIR": str(temp), _MARK: mark}
     line = [*command(python), "start", "--model-store", str(store or directory), "--pid-file", str(pid_file), *args]
     with log.open("wb") as output:
