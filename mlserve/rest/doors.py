@@ -58,7 +58,9 @@ class HttpDoors:
         )
         ids = RequestIds(server.echo_request_id)
         inference = await self._runner(
-            build_inference_app(self._service, options, ids, self._access, server.max_request_size)
+            build_inference_app(
+                self._service, options, ids, self._access, server.max_request_size, server.header_timeout
+            )
         )
         await self._bind("inference", inference, self._fast_lane(inference, options, ids))
         await self._bind("management", await self._runner(build_management_app(self._service, settings)))

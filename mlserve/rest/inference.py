@@ -37,9 +37,10 @@ def build_inference_app(
     request_ids: RequestIds,
     access: AccessLog | None,
     max_request_size: int,
+    body_timeout: float = 30.0,
 ) -> web.Application:
     """The application; its errors are JSON and every request gets a line in the access log."""
-    errors = json_errors(request_ids=request_ids)
+    errors = json_errors(request_ids=request_ids, body_timeout=body_timeout)
     app = web.Application(middlewares=[_access_lines(access), errors], client_max_size=max_request_size)
     app[SERVICE] = service
     app[OPTIONS] = options

@@ -18,6 +18,7 @@ from mlserve.errors import ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, describe_error, error_body
 from mlserve.protocols.errors import type_for_status as type_for
 from mlserve.protocols.request_ids import RequestIds
+from mlserve.rest.stalls import BodyWatch
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,15 @@ def http_exception_response(error: web.HTTPException, *, limit_setting: str) -> 
 
 
 def json_errors(
-    *, detail: str = "none", limit_setting: str = "server.max_request_size", request_ids: RequestIds | None = None
+    *,
+    detail: str = "none",
+    limit_setting: str = "server.max_request_size",
+    request_ids: RequestIds | None = None,
+    body_timeout: float = 30.0,
 ) -> Any:
     """The middleware next to an app's handlers: every exception as the JSON body, a request id on every answer.
 
-    The id is in ``request[REQUEST_ID]`` for the handlers.
+    The id is in ``request[REQUEST_ID]`` for the handlers. ``body_timeout`` is in seconds without a byte.
     """
 
     ids = request_ids or RequestIds()
@@ -75,6 +80,7 @@ def json_errors(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = ids(request.headers.get("x-request-id", "").encode("utf-8", "replace"))
         request[REQUEST_ID] = request_id
+        watch = BodyWatch(request, body_timeout)
         try:
             response = await handler(request)
         except ServeError as error:
@@ -86,6 +92,10 @@ def json_errors(
         except Exception:
             log.exception("request %s: %s %s failed", request_id, request.method, request.path)
             response = error_response(500, type_for(500), INTERNAL_ERROR)
+        finally:
+            watch.stop()
+        if response.status == 408:
+            response.force_close()  # the rest of the request is not worth waiting for
         if not response.prepared:
             response.headers["x-request-id"] = request_id
             response.headers["Cache-Control"] = "no-cache; no-store, must-revalidate, private"

@@ -46,6 +46,7 @@ def build_management_app(service: InferenceService, settings: Settings) -> web.A
                 detail=settings.server.error_detail,
                 limit_setting=f"{limit} bytes for the management API",
                 request_ids=RequestIds(settings.server.echo_request_id),
+                body_timeout=settings.server.header_timeout,
             )
         ],
         client_max_size=limit,
