@@ -24,7 +24,8 @@ batch_size = 4
 def server(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("clients")
     (directory / "mlserve.toml").write_text(CONFIG)
-    settings = {"SERVER_FAST_LANE": str(request.param == "fast").lower(), "LOG_ACCESS_LOG": "off"}
+    fast = str(request.param == "fast").lower()
+    settings = {"SERVER_FAST_LANE": fast, "LOG_ACCESS_LOG": "off", "SERVER_HEADER_TIMEOUT": 1}
     names = [name if "=" in name else f"{name}.py" for name in MODELS]
     with running(directory, *names, settings=settings, store=HANDLERS, args=["--config", "mlserve.toml"]) as live:
         yield live
@@ -119,6 +120,27 @@ def test_client_that_goes_does_not_disturb_its_batch_mates(server):
         client.send(post("/predictions/mates", b"0.1"))
         time.sleep(0.2)
     assert [reply.body for reply in replies] == [b"done"] * 4
+
+
+def test_client_that_stops_sending_is_told_so_and_cut_off(server):
+    with RawConnection(server.port()) as client, RawConnection(server.port("management")) as operator:
+        client.send(post("/predictions/echo", b"x" * 100)[:-50])
+        operator.send(post("/models", b"x" * 100)[:-50])
+        for connection in (client, operator):
+            code, _, message = connection.answer().error()
+            assert code == 408
+            assert "header_timeout" in message
+            assert connection.rest() == b""
+
+
+def test_client_that_sends_slowly_is_waited_for(server):
+    data = post("/predictions/echo", b"x" * 100)
+    with RawConnection(server.port()) as client:
+        for start in range(0, 100, 25):
+            client.send(data[:-100] if not start else b"")
+            client.send(b"x" * 25)
+            time.sleep(0.4)
+        assert client.answer().body == b"x" * 100
 
 
 # -- too much ---------------------------------------------------------------------------------------------------------
