@@ -19,6 +19,7 @@ class BodyWatch:
         self._content = request.content
         self._seconds = seconds
         self._seen = self._content.total_bytes
+        self._failed = False
         self._timer: asyncio.TimerHandle | None = None
         if not self._content.is_eof():  # most bodies are there when their request is
             self._start()
@@ -33,6 +34,7 @@ class BodyWatch:
             self._seen = self._content.total_bytes
             self._start()
             return
+        self._failed = True
         message = f"The request did not arrive within {self._seconds:g} s (header_timeout)"
         self._content.set_exception(InvalidInput(message, status=408))
 
@@ -40,3 +42,5 @@ class BodyWatch:
         """The request has been answered."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._failed:
+            self._content.feed_eof()  # or aiohttp would wait for the rest before it closes
