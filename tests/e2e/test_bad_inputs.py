@@ -4,6 +4,7 @@ import shutil
 import socket
 from urllib.parse import quote
 
+import psutil
 import pytest
 from support.bad_calls import call_cases, write_bad_archives
 from support.bad_requests import MAX_REQUEST, Case, inference_cases
@@ -108,11 +109,14 @@ def assert_refused(port: int, cases: list[Case], door: str) -> None:
 
 
 def test_every_bad_request_is_refused_clearly(server, door):
+    check_healthy(server)
+    files = psutil.Process(server.process.pid).num_fds()
     with Load(server.port(), "/predictions/echo", body=b"good", connections=2) as load:
         assert_refused(server.port(), CASES, door)
     assert (load.account.failures, set(load.account.statuses)) == ([], {200}), "good requests beside them suffered"
     assert {answer.body for answer in load.account.answers} == {b"good"}
     check_healthy(server)
+    server.wait_for(lambda: psutil.Process(server.process.pid).num_fds() <= files)  # no connection is left open
 
 
 def test_bad_management_calls_change_nothing(server):

@@ -19,7 +19,7 @@ import os, time
 def handle(data, context):
     if data is None:
         return None
-    time.sleep(0.001)
+    time.sleep(max(float(bytes(row["body"])) for row in data))
     return [f"{context.manifest['model']['modelVersion']} {os.getpid()}"] * len(data)
 """
 
@@ -59,7 +59,7 @@ def pids(load: Load) -> set[int]:
 
 
 def test_scaling_up_and_down_loses_no_request(server: LiveServer):
-    with Load(server.port(), "/predictions/m/1.0") as load:
+    with Load(server.port(), "/predictions/m/1.0", body=b"0.001") as load:
         for count in (2, 1, 2, 1):
             server.manage("PUT", f"/models/m/1.0?min_worker={count}&max_worker={count}&synchronous=true")
             assert len(server.worker_pids("m/1.0")) == count
@@ -71,7 +71,7 @@ def test_scaling_up_and_down_loses_no_request(server: LiveServer):
 def test_switching_the_default_version_is_atomic(server: LiveServer):
     """Every answer is of one of the versions, and of the new one from the moment that the call has returned."""
     moments: list[tuple[float, float, bytes]] = []  # the switch was called, had returned, to which version
-    with Load(server.port(), "/predictions/m") as load:
+    with Load(server.port(), "/predictions/m", body=b"0.001") as load:
         for version in (b"2.0", b"1.0") * 10:
             called = time.monotonic()
             server.manage("PUT", f"/models/m/{version.decode()}/set-default")
@@ -99,7 +99,7 @@ def is_replaced(server: LiveServer, workers: list[int]) -> bool:
 def test_killing_one_of_two_workers_fails_no_request(server: LiveServer):
     server.manage("PUT", "/models/m/1.0?min_worker=2&max_worker=2&synchronous=true")
     before, retries = server.restarts(), server.metric("mlserve_request_retries_total", model="m", version="1.0")
-    with Load(server.port(), "/predictions/m/1.0", connections=16, pause=0) as load:
+    with Load(server.port(), "/predictions/m/1.0", body=b"0.01", connections=16, pause=0) as load:
         for _ in range(2):
             workers = server.worker_pids("m/1.0")
             os.kill(workers[0], signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_killing_one_of_two_workers_fails_no_request(server: LiveServer):
 def test_unregistering_a_version_answers_what_was_accepted(server: LiveServer):
     """Requests that come later are told that there is no such version; nothing in between is lost or cut off."""
     server.manage("PUT", "/models/m/1.0/set-default")
-    with Load(server.port(), "/predictions/m/2.0") as load:
+    with Load(server.port(), "/predictions/m/2.0", body=b"0.001") as load:
         time.sleep(0.2)
         server.manage("DELETE", "/models/m/2.0")
         gone = time.monotonic()
@@ -131,7 +131,7 @@ def test_unregistering_a_version_answers_what_was_accepted(server: LiveServer):
 
 def test_registering_further_models_disturbs_no_request(server: LiveServer):
     """Unpacking, starting and failing to start go on beside the load."""
-    with Load(server.port(), "/predictions/m") as load:
+    with Load(server.port(), "/predictions/m", body=b"0.001") as load:
         assert server.request("POST", "/models?url=m-1.0.mar", api="management").status == 409
         server.manage("DELETE", "/models/m/2.0")
         server.manage("POST", "/models?url=m-2.0.mar&initial_workers=1")
