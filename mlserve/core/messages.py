@@ -24,9 +24,10 @@ class InferenceRequest:
 
     ``headers`` are (name, value) byte pairs with the client's own spelling. ``timeout`` is in seconds from arrival;
     0 is none. ``url_path`` is what followed the version in the URL; ``None`` where the protocol has no such notion.
+    ``alone`` asks for a batch of its own.
     """
 
-    __slots__ = ("explain", "headers", "parts", "request_id", "timeout", "url_path")
+    __slots__ = ("alone", "explain", "headers", "parts", "request_id", "timeout", "url_path")
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class InferenceRequest:
         explain: bool = False,
         url_path: str | None = "",
         timeout: float = 0.0,
+        alone: bool = False,
     ) -> None:
+        self.alone = alone
         self.request_id = request_id
         self.parts = parts
         self.headers = headers

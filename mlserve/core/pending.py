@@ -279,10 +279,11 @@ class ModelQueue:
             if job.state == DONE:
                 jobs.popleft()
                 continue
-            if job.attempts and picked:  # a retried job goes alone, see slot_lost
+            alone = job.attempts or job.request.alone  # a retried job too, see slot_lost
+            if alone and picked:
                 break
             picked.append(jobs.popleft())
-            if job.attempts:
+            if alone:
                 break
         self.depth -= len(picked)
         self.in_flight += 1

@@ -14,13 +14,13 @@ from typing import Any
 
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
-from mlserve.core.messages import Chunk, InferenceRequest
+from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
 from mlserve.core.pending import ModelQueue, no_worker
 from mlserve.core.ports import Clock, Engine, ModelSource
 from mlserve.core.registry import Registry, VersionHandle
-from mlserve.errors import ErrorKind, InvalidInput, ModelExists, ServeError
+from mlserve.errors import ErrorKind, InvalidInput, ModelExists, NoWorker, ServeError
 
 log = logging.getLogger(__name__)
 
@@ -273,6 +273,23 @@ class InferenceService:
             )
             for handle in handles
         ]
+
+    async def describe_customized(self, name: str, version: str = "") -> InferenceResponse:
+        """What the model's handler says of itself: its answer to a request with the header ``describe``, alone in its
+        batch. Raises NotFound errors, ``NoWorker``, and ``ServeError`` when the handler has no answer."""
+        handle = self.find(name, version)
+        if not handle.ready_workers:
+            raise NoWorker(
+                f'Model "{name}" has no worker to serve describe request. Please use scale workers API to add workers.'
+            )
+        request = InferenceRequest("describe", [Part("body", b"")], [(b"describe", b"True")], alone=True)
+        result: InferenceResponse | ServeError | None = None
+        async for event in self.events(handle, request):
+            result = event.result if isinstance(event, Job) else None
+        if isinstance(result, InferenceResponse):
+            return result
+        detail = result.detail or result.message if result is not None else ""
+        raise ServeError("Failed to get customized model matadata.", detail=detail)  # TorchServe's text, to the letter
 
     def health(self) -> Health:
         """What probes ask for.

@@ -290,10 +290,23 @@ def list_json(models: Sequence[tuple[str, str]], call: ListCall) -> dict[str, An
     return page
 
 
-def describe_json(model: ModelDescription, gpu_usage: Callable[[int], str] | None = None) -> dict[str, Any]:
+def customized_json(body: bytes | memoryview) -> dict[str, Any]:
+    """What a handler said of itself, for :func:`describe_json`; anything but a JSON object counts as nothing said."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def describe_json(
+    model: ModelDescription,
+    gpu_usage: Callable[[int], str] | None = None,
+    customized: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """One element of the describe answer: TorchServe's keys in its order, then mlserve's own.
 
-    ``gpu_usage`` gives TorchServe's one-line text about a physical GPU id.
+    ``gpu_usage`` gives TorchServe's one-line text about a physical GPU id; ``customized`` is what the handler said.
     """
     spec = model.spec
     return {
@@ -327,6 +340,7 @@ def describe_json(model: ModelDescription, gpu_usage: Callable[[int], str] | Non
             "remainingCapacity": max(0, spec.job_queue_size - model.pending),
             "pendingRequests": model.pending,
         },
+        **({"customizedMetadata": customized} if customized is not None else {}),
         "state": model.state,
         "defaultVersion": model.is_default,
         "batchPolicy": spec.batch_policy,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import web
 
 from mlserve import __version__
-from mlserve.errors import InvalidInput, MethodNotAllowed
+from mlserve.errors import MethodNotAllowed
 from mlserve.protocols import management as codec
 from mlserve.protocols import openapi
 from mlserve.protocols.errors import json_body
@@ -109,10 +109,12 @@ class ManagementApi:
         return 200, codec.status_json(codec.registered_text(result.key, result.workers))
 
     async def _describe(self, route: codec.Route, parameters: dict[str, Any]) -> Answer:
-        if str(parameters.get("customized", "")).lower() == "true":
-            raise InvalidInput("customized=true is not supported: leave it out")
         models = self._service.describe(route.name, route.version)
-        return 200, [codec.describe_json(model, gpu_usage) for model in models]
+        customized = None
+        if str(parameters.get("customized", "")).lower() == "true" and route.version != "all":
+            said = await self._service.describe_customized(route.name, route.version)
+            customized = codec.customized_json(said.body)
+        return 200, [codec.describe_json(model, gpu_usage, customized) for model in models]
 
     async def _scale(self, route: codec.Route, parameters: dict[str, Any]) -> Answer:
         _warn_unknown(parameters, codec.SCALE_PARAMETERS)

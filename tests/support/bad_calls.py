@@ -65,7 +65,6 @@ def _changes() -> Iterator[Case]:
     for path in ("/models/unknown", "/models/echo/9.9", "/models/unknown/all", "/models//echo", "/models/%zz",
                  "/models/echo%00", "/nothing", "/", "/v1/models/unknown", "/models/" + "m" * 3000):  # fmt: skip
         yield Case(f"GET {path[:40]}", get(path), only(400, 404, 405))
-    yield _call("GET", "/models/echo?customized=true", 400)
 
 
 def _methods() -> Iterator[Case]:

@@ -249,3 +249,15 @@ def test_requests_that_were_cancelled_while_no_worker_was_free_are_not_kept(cloc
     slot = FakeSlot(queue)
     queue.slot_ready(slot)
     assert [job.request.request_id for job in slot.answer().jobs] == ["waits"]
+
+
+def test_a_request_that_asks_for_it_is_alone_in_its_batch(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock)
+    queue.accept()
+    put(queue, "before", endings)
+    queue.put(InferenceRequest("alone", [Part("body", b"")], alone=True), endings, lambda job, chunk: None)
+    put(queue, "after", endings)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    batches = [[job.request.request_id for job in slot.answer().jobs] for _ in range(3)]
+    assert batches == [["before"], ["alone"], ["after"]]
