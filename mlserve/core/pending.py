@@ -91,25 +91,19 @@ class ModelQueue:
         self._refusal = reason
 
     def gave_up(self, error: ServeError) -> None:
-        """The last worker failed for good: refuse new requests and end those that wait, with the reason."""
-        self._refusal = f'Model "{self.spec.key.name}" has no worker left: {error.message}'
+        """The last worker failed for good: as :meth:`close`, with the reason, and whoever asked to know is told."""
+        self.close(f'Model "{self.spec.key.name}" has no worker left: {error.message}', error.detail)
+        if self.on_gave_up is not None:
+            self.on_gave_up(error)
+
+    def close(self, reason: str, detail: str = "") -> None:
+        """No worker will come: refuse new requests and end those that wait, and say ``reason``."""
+        self.refuse(reason)
         waiting, self._jobs = self._jobs, deque()
         self.depth = 0
         for job in waiting:
             if job.state != DONE:
-                self._finish(job, NoWorker(self._refusal, detail=error.detail))
-        self._check_idle()
-        if self.on_gave_up is not None:
-            self.on_gave_up(error)
-
-    def close(self, reason: str) -> None:
-        """No worker is wanted any more: refuse new requests and those that wait, and say ``reason``."""
-        self.refuse(reason)
-        for job in list(self._jobs):
-            if job.state != DONE:
-                self.depth -= 1
-                self._finish(job, NoWorker(reason))
-        self._jobs.clear()
+                self._finish(job, NoWorker(reason, detail=detail))
         self._check_idle()
 
     @property
