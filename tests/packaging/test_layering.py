@@ -48,7 +48,15 @@ ONLY = {
         "mlserve.handler",
         "mlserve.errors",
     ),
-    "compat": ("mlserve.compat", "mlserve.worker.context", "mlserve.handler"),
+    "compat": (
+        "mlserve.compat",
+        "mlserve.worker",
+        "mlserve.wire",
+        "mlserve.handler",
+        "mlserve.handlers",
+        "mlserve.errors",
+        "mlserve.archive",
+    ),
     "handlers": ("mlserve.handlers", "mlserve.handler", "mlserve.errors"),
     "templates": ("mlserve.templates", "mlserve.handler", "mlserve.handlers"),
 }
@@ -57,7 +65,7 @@ ONLY = {
 PRIVATE = {
     "worker": ("mlserve.worker", "mlserve.compat"),
     "compat": ("mlserve.compat", "mlserve.worker.main", "mlserve.cli"),
-    "handlers": ("mlserve.handlers", "mlserve.templates"),
+    "handlers": ("mlserve.handlers", "mlserve.templates", "mlserve.compat"),
 }
 """Parts that only these may import; everybody else starts or loads them by name."""
 
