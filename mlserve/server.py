@@ -164,17 +164,29 @@ class Server:
             default_handler=settings.models.default_handler,
         )
         options = LoadOptions(
+            limit_max_image_pixels=settings.models.limit_max_image_pixels,
             decode_input=defaults.decode_input,
             reject_invalid_json=defaults.reject_invalid_json,
             infer_content_type=settings.server.infer_content_type,
             max_response_size=settings.server.max_response_size,
+            strict_results=defaults.strict_results,
+            service_envelope=settings.models.envelope,
+            sequence_id_header=settings.server.sequence_id_header,
+            sequence_start_header=settings.server.sequence_start_header,
+            sequence_end_header=settings.server.sequence_end_header,
         )
         self._gpu_ids = _gpu_ids(settings)
         self._engine = LocalEngine(
             gpu_ids=self._gpu_ids, cpus=available_cpus(), options=options, on_state=self._on_worker_state
         )
         self._store = store
-        return InferenceService(self._engine, store, LoopClock(loop), default_workers=defaults.workers)
+        return InferenceService(
+            self._engine,
+            store,
+            LoopClock(loop),
+            default_workers=defaults.workers,
+            drain_grace=settings.models.unregister_timeout,
+        )
 
     async def _load(self, service: InferenceService) -> int:
         """Load what the settings name, unless a signal comes first."""

@@ -46,6 +46,14 @@ def _is_number(low: float, *, above: bool = False) -> Callable[[Any], bool]:
     return fits
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_one_of(*choices: str) -> Callable[[Any], bool]:
+    return lambda value: value in choices
+
+
 def _is_id_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(_is_int(0)(item) for item in value)
 
@@ -53,7 +61,7 @@ def _is_id_list(value: Any) -> bool:
 OPTIONS: Mapping[str, Option] = {
     "batch_size": Option("batchSize", "an integer of 1 or more", _is_int(1)),
     "max_batch_delay_ms": Option("maxBatchDelay", "milliseconds, 0 or more", _is_number(0)),
-    "batch_policy": Option("batchPolicy", "'eager' or 'window'", lambda value: value in ("eager", "window")),
+    "batch_policy": Option("batchPolicy", "'eager' or 'window'", _is_one_of("eager", "window")),
     "min_workers": Option("minWorkers", "an integer of 1 or more", _is_int(1)),
     "max_workers": Option("maxWorkers", "an integer of 0 or more", _is_int(0)),
     "job_queue_size": Option("jobQueueSize", "an integer of 1 or more", _is_int(1)),
@@ -61,16 +69,31 @@ OPTIONS: Mapping[str, Option] = {
     "startup_timeout": Option("startupTimeout", "seconds, more than 0", _is_number(0, above=True)),
     "max_retry_timeout": Option("maxRetryTimeoutInSec", "seconds, 0 or more", _is_number(0)),
     "retry_on_worker_death": Option("retryOnWorkerDeath", "an integer of 0 or more", _is_int(0)),
-    "isolate_errors": Option("isolateErrors", "true or false", lambda value: isinstance(value, bool)),
-    "device_type": Option("deviceType", "'cpu' or 'gpu'", lambda value: value in ("cpu", "gpu")),
+    "isolate_errors": Option("isolateErrors", "true or false", _is_bool),
+    "device_type": Option("deviceType", "'cpu' or 'gpu'", _is_one_of("cpu", "gpu")),
     "device_ids": Option("deviceIds", "a list of integers of 0 or more", _is_id_list),
     "threads_per_worker": Option("threadsPerWorker", "an integer of 0 or more", _is_int(0)),
+    "client_timeout_ms": Option("clientTimeoutInMills", "milliseconds, 0 or more", _is_number(0)),
+    "use_job_ticket": Option("useJobTicket", "true or false", _is_bool),
+    "async_communication": Option("asyncCommunication", "true or false", _is_bool),
+    "continuous_batching": Option("continuousBatching", "true or false", _is_bool),
+    "sequence_batching": Option("sequenceBatching", "true or false", _is_bool),
+    "sequence_max_idle_ms": Option("sequenceMaxIdleMSec", "an integer of 0 or more", _is_int(0)),
+    "sequence_timeout_ms": Option("sequenceTimeoutMSec", "an integer of 0 or more", _is_int(0)),
+    "max_sequence_job_queue_size": Option("maxSequenceJobQueueSize", "an integer of 1 or more", _is_int(1)),
+    "max_num_sequence": Option("maxNumSequence", "an integer of 1 or more", _is_int(1)),
+    "parallel_type": Option(
+        "parallelType", "'pp', 'tp', 'pptp' or 'custom'", _is_one_of("", "pp", "tp", "pptp", "custom")
+    ),
+    "parallel_level": Option("parallelLevel", "an integer of 0 or more", _is_int(0)),
+    "torchrun": Option("torchrun", "a mapping", lambda value: isinstance(value, Mapping)),
+    "use_venv": Option("useVenv", "true or false", _is_bool),
     "python": Option("", "the path of an interpreter", lambda value: isinstance(value, str)),
 }
 """ModelSpec field -> what model-config.yaml may say about it. The field's own name is taken as a key as well.
 ``python`` is the operator's to choose, not the archive's."""
 
-_ZERO_IS_UNSET = frozenset({"max_workers", "job_queue_size"})  # in model-config.yaml
+_ZERO_IS_UNSET = frozenset({"max_workers", "job_queue_size", "parallel_level"})  # in model-config.yaml
 
 # 0 is a number that TorchServe takes from a register call, and that makes the start of workers fail, not the call.
 _CALL_MINIMUM = {"min_workers": 0, "response_timeout": 0, "startup_timeout": 0}

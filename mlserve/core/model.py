@@ -57,6 +57,19 @@ class ModelSpec:
     device_type: str = ""  # "cpu", "gpu" or "" = gpu where there is one
     device_ids: tuple[int, ...] = ()
     threads_per_worker: int = 0  # 0 = CPUs of the cgroup / workers
+    client_timeout_ms: float = 0.0  # a request that is not answered by then is ended; 0 = none
+    use_job_ticket: bool = False  # take a request only if a worker waits for one
+    async_communication: bool = False  # the handler is a coroutine; requests go one by one, answers come in any order
+    continuous_batching: bool = False
+    sequence_batching: bool = False
+    sequence_max_idle_ms: int = 0
+    sequence_timeout_ms: int = 0  # 0 = none
+    max_sequence_job_queue_size: int = 1
+    max_num_sequence: int = 1
+    parallel_type: str = ""  # "pp", "tp", "pptp", "custom" or "" = one process per worker
+    parallel_level: int = 0  # processes (ranks) and devices of one worker
+    torchrun: Mapping[str, Any] = field(default_factory=dict)
+    use_venv: bool = False  # its requirements go into a virtual environment of its own
     loaded_at_startup: bool = False
     owned_dir: bool = True  # model_dir was made by the store and goes when the version goes
     provenance: Mapping[str, str] = field(default_factory=dict)  # setting -> where its value came from

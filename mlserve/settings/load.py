@@ -10,6 +10,7 @@ from typing import Any
 
 from mlserve.errors import SettingError
 from mlserve.settings.option import Option
+from mlserve.settings.profiles import PROFILES
 from mlserve.settings.toml_source import Lines, read_toml
 from mlserve.settings.torchserve import Given, Property, map_properties
 from mlserve.settings.tree import SECTIONS, Settings, all_options, model_options
@@ -17,9 +18,10 @@ from mlserve.settings.values import convert, shown
 
 PREFIX = "MLSERVE_"
 CONFIG_ENV = "MLSERVE_CONFIG"
+PROFILE_ENV = "MLSERVE_PROFILE"
 DEFAULT_FILE = "mlserve.toml"
 # Variables of other parts of mlserve, which are no settings of the server.
-OTHER_ENV = re.compile(r"MLSERVE_(CONFIG|INFERENCE_URL|MANAGEMENT_URL|VENV|WORKER_\w+|TEST_\w+|BENCH_\w+)")
+OTHER_ENV = re.compile(r"MLSERVE_(CONFIG|PROFILE|INFERENCE_URL|MANAGEMENT_URL|VENV|WORKER_\w+|TEST_\w+|BENCH_\w+)")
 # What Kubernetes injects into every pod for a Service called mlserve or mlserve-something ("service links").
 _SERVICE_LINK = re.compile(r"MLSERVE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
@@ -41,25 +43,33 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     properties: Sequence[Property] | None = None,
+    profile: str = "",
 ) -> Settings:
     """Build the tree from its sources.
 
-    ``config_file`` is a TOML file, or just the name for messages when ``properties`` holds the parsed entries of a
-    ``config.properties``. ``flags`` maps ``section.field`` to what was given on the command line. Raises
-    :class:`SettingError` for a key nobody knows, a value of the wrong type or out of range; it names the place.
+    ``profile`` names the defaults to start from; else ``MLSERVE_PROFILE`` does, or a ``profile`` at the top of the TOML
+    file; a ``config.properties`` means "torchserve". ``config_file`` is a TOML file, or just the name for messages when
+    ``properties`` holds the parsed entries of a ``config.properties``. ``flags`` maps ``section.field`` to what was
+    given on the command line. Raises :class:`SettingError` for a key nobody knows, a value of the wrong type or out of
+    range; it names the place.
     """
     known = {item.key: item for item in all_options()}
     models: dict[str, dict[str, Given]] = {}
     notes: list[str] = []
     layers: list[Iterable[Given]] = []
+    environ = environ or {}
+    chosen_profile = profile or environ.get(PROFILE_ENV, "")
     if properties is not None:
         mapped = map_properties(properties, config_file.name if config_file else "config.properties")
         layers.append(mapped.values)
         models, notes = mapped.models, mapped.notes
+        chosen_profile = chosen_profile or "torchserve"
     elif config_file is not None:
-        values, models = _from_toml(config_file, known)
+        values, models, named = _from_toml(config_file, known)
+        chosen_profile = chosen_profile or named
         layers.append(values)
-    layers.append(_from_environ(environ or {}, known))
+    layers.insert(0, _from_profile(chosen_profile))
+    layers.append(_from_environ(environ, known))
     layers.append(_from_flags(flags or {}, known))
 
     chosen: dict[str, Any] = {}
@@ -68,11 +78,15 @@ def load_settings(
         for given in layer:
             chosen[given.key] = _converted(known[given.key], given)
             sources[given.key] = given.source
-    return _build(chosen, models, sources, notes)
+    return _build(chosen, models, sources, notes, chosen_profile)
 
 
 def _build(
-    chosen: Mapping[str, Any], models: Mapping[str, Mapping[str, Given]], sources: dict[str, str], notes: list[str]
+    chosen: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Given]],
+    sources: dict[str, str],
+    notes: list[str],
+    profile: str,
 ) -> Settings:
     per_model = model_options()
     overrides: dict[str, dict[str, Any]] = {}
@@ -86,7 +100,16 @@ def _build(
         sections[section] = cls(
             **{key[start:]: value for key, value in chosen.items() if key.startswith(f"{section}.")}
         )
-    return Settings(**sections, model=overrides, sources=sources, notes=tuple(notes))
+    return Settings(**sections, model=overrides, sources=sources, notes=tuple(notes), profile=profile)
+
+
+def _from_profile(name: str) -> Iterator[Given]:
+    if name and name not in PROFILES:
+        raise SettingError(
+            f"profile: there is no profile {shown(name)}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
+        )
+    for key, value in PROFILES.get(name, {}).items():
+        yield Given(key, value, f"profile {name}")
 
 
 def _converted(option: Option, given: Given) -> Any:
@@ -124,8 +147,11 @@ def _is_foreign(name: str, value: str) -> bool:
     return name.endswith("_PORT") and _LINK_VALUE.match(value) is not None
 
 
-def _from_toml(path: Path, known: Mapping[str, Option]) -> tuple[list[Given], dict[str, dict[str, Given]]]:
+def _from_toml(path: Path, known: Mapping[str, Option]) -> tuple[list[Given], dict[str, dict[str, Given]], str]:
     document, lines = read_toml(path)
+    profile = document.pop("profile", "")
+    if not isinstance(profile, str):
+        raise SettingError(f"{path.name}:{lines.find('profile')}: profile: expected text, got {shown(profile)}")
     values: list[Given] = []
     models: dict[str, dict[str, Given]] = {}
     for section, table in document.items():
@@ -144,7 +170,7 @@ def _from_toml(path: Path, known: Mapping[str, Option]) -> tuple[list[Given], di
             if f"{section}.{name}" not in known:
                 raise SettingError(f"{place}: unknown key {section}.{name}{_nearest(f'{section}.{name}', known)}")
             values.append(Given(f"{section}.{name}", value, place))
-    return values, models
+    return values, models, profile
 
 
 def _model_table(path: Path, lines: Lines, name: str, fields: Any) -> dict[str, Given]:

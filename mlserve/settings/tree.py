@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from mlserve.settings.access import AuthSettings, CorsSettings, TlsSettings
 from mlserve.settings.option import Option, option, options
+from mlserve.settings.processes import WorkersSettings
 
 _PORT = {"low": 0, "high": 65535}
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -21,9 +23,19 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 class ServerSettings:
     """Addresses and limits of the front end. Port 0 takes any free port."""
 
-    host: str = option("127.0.0.1", "Address that every listener binds to.", flag="--host")
+    host: str = option(
+        "127.0.0.1",
+        "Address that every listener binds to; `unix:/path` is a socket for the inference API.",
+        flag="--host",
+    )
     management_host: str = option("", "Address of the management API; empty = `server.host`.")
     metrics_host: str = option("", "Address of the metrics API; empty = `server.host`.")
+    grpc_inference_host: str = option(
+        "", "Address of the gRPC inference API; empty = `server.host`.", torchserve="grpc_inference_address"
+    )
+    grpc_management_host: str = option(
+        "", "Address of the gRPC management API; empty = `server.host`.", torchserve="grpc_management_address"
+    )
     inference_port: int = option(8080, "Port of the inference API.", flag="--inference-port", **_PORT)
     management_port: int = option(8081, "Port of the management API.", flag="--management-port", **_PORT)
     metrics_port: int = option(8082, "Port of the metrics API.", flag="--metrics-port", **_PORT)
@@ -73,6 +85,28 @@ class ServerSettings:
         choices=("none", "summary", "traceback"),
     )
     handler_error_status: int = option(500, "HTTP status of a request whose handler failed.", low=400, high=599)
+    http_style: str = option(
+        "mlserve",
+        "Form of answers: `torchserve` sends its texts and no-cache headers, an empty 413, and closes after errors.",
+        choices=("mlserve", "torchserve"),
+    )
+    open_inference: bool = option(
+        False,
+        "Serve the Open Inference Protocol's server routes under `/v2` and its gRPC service.",
+        torchserve="ts_open_inference_protocol",
+    )
+    healthy_while_retrying: bool = option(
+        False, "Count a worker that died as healthy for as long as it is started again (`max_retry_timeout`)."
+    )
+    sequence_id_header: str = option(
+        "ts_request_sequence_id", "Header with a request's sequence.", torchserve="ts_header_key_sequence_id"
+    )
+    sequence_start_header: str = option(
+        "ts_request_sequence_start", "Header that opens a sequence.", torchserve="ts_header_key_sequence_start"
+    )
+    sequence_end_header: str = option(
+        "ts_request_sequence_end", "Header that ends sequences.", torchserve="ts_header_key_sequence_end"
+    )
     pid_file: str = option("", "Where the pid file is; empty = in the temporary directory.", flag="--pid-file")
 
     def address(self, api: str) -> tuple[str, int]:
@@ -103,6 +137,35 @@ class ModelsSettings:
         torchserve="allowed_urls",
     )
     default_handler: str = option("", "Handler of archives that name none.", torchserve="default_service_handler")
+    start_in_background: bool = option(
+        False, "Serve as soon as the models named at start are registered, while their workers still load."
+    )
+    unregister_timeout: float = option(
+        120.0,
+        "How long an unregistered version may answer what it has accepted; 0 answers 408.",
+        low=0,
+        unit="s",
+        torchserve="unregister_model_timeout",
+    )
+    envelope: str = option(
+        "",
+        "Envelope that requests and answers are wrapped in.",
+        choices=("", "body", "json", "kserve", "kservev2"),
+        torchserve="service_envelope",
+    )
+    limit_max_image_pixels: bool = option(
+        True, "Tell handlers to refuse images of too many pixels.", torchserve="limit_max_image_pixels"
+    )
+    workflow_store: str = option(
+        "",
+        "Directory of workflow archives; empty = `models.store`.",
+        flag="--workflow-store",
+        torchserve="workflow_store",
+    )
+    snapshots: bool = option(False, "Write the models and settings to a file at each change, and restore the last one.")
+    snapshot_directory: str = option(
+        "", "Where snapshots are written; empty = `config` in `log.directory`, or in `logs`."
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +188,9 @@ class DefaultsSettings:
         low=0,
         torchserve="default_workers_per_model",
     )
+    workers_without_gpu: int = option(
+        1, "What 0 `workers` means at start-up on a machine without GPUs; 0 = one per CPU.", low=0
+    )
     job_queue_size: int = option(1000, "Most requests waiting per model.", low=1, torchserve="job_queue_size")
     response_timeout: float = option(
         120.0, "Longest time for one batch in a worker.", low=0.001, unit="s", torchserve="default_response_timeout"
@@ -138,6 +204,9 @@ class DefaultsSettings:
     )
     isolate_errors: bool = option(True, "Run a failed batch again item by item, so that one bad item fails alone.")
     reject_invalid_json: bool = option(True, "Answer 400 to a body that is declared as JSON and is not.")
+    strict_results: bool = option(
+        False, "Refuse a handler's result that is no list or of the wrong length with TorchServe's texts, as 503."
+    )
     decode_input: bool = option(
         True, "Hand JSON and text bodies to handlers decoded.", torchserve="decode_input_request"
     )
@@ -163,8 +232,14 @@ class LogSettings:
     level: str = option(
         "info", "Least level that is logged.", flag="--log-level", choices=("debug", "info", "warning", "error")
     )
-    format: str = option("text", "Form of log and access lines.", flag="--log-format", choices=("text", "json"))
+    format: str = option(
+        "text", "Form of log and access lines.", flag="--log-format", choices=("text", "json", "torchserve")
+    )
     access_log: str = option("-", "One line per request: `-` = standard error, `off`, or a file.", flag="--access-log")
+    directory: str = option("", "Directory of TorchServe's log files; empty = none are written.")
+    metrics_directory: str = option(
+        "", "Directory of `ts_metrics.log` and `model_metrics.log`; empty = `log.directory`."
+    )
 
 
 @dataclass(frozen=True)
@@ -173,6 +248,59 @@ class MetricsSettings:
 
     enabled: bool = option(True, "Serve `/metrics`.", torchserve="enable_metrics_api")
     system: bool = option(True, "Report CPU, memory and GPU of the machine.")
+    mode: str = option(
+        "prometheus",
+        "`prometheus`: metrics are scraped; `log`: they go to log files; `legacy`: both, as TorchServe before 0.6.",
+        choices=("prometheus", "log", "legacy"),
+        torchserve="metrics_mode",
+    )
+    families: str = option(
+        "mlserve",
+        "Which metrics there are: mlserve's, TorchServe's (`ts_*`), or both.",
+        choices=("mlserve", "torchserve", "both"),
+    )
+    config: str = option("", "TorchServe's metrics.yaml; empty = its default set.", torchserve="metrics_config")
+    auto_detect: bool = option(
+        True, "Keep metrics of handlers that `metrics.config` does not declare.", torchserve="model_metrics_auto_detect"
+    )
+    interval: float = option(
+        60.0, "How often the machine is measured for `log` mode.", low=0.1, unit="s", torchserve="metric_time_interval"
+    )
+
+
+@dataclass(frozen=True)
+class GrpcSettings:
+    """The gRPC APIs. Their addresses are in `[server]`; connection ages are unlimited at 0."""
+
+    enabled: bool = option(True, "Serve gRPC.", flag="--grpc")
+    inference_max_connection_age_ms: int = option(
+        0,
+        "Close inference connections of this age.",
+        low=0,
+        unit="ms",
+        torchserve="grpc_inference_max_connection_age_ms",
+    )
+    inference_max_connection_age_grace_ms: int = option(
+        0,
+        "Time that their calls get to end.",
+        low=0,
+        unit="ms",
+        torchserve="grpc_inference_max_connection_age_grace_ms",
+    )
+    management_max_connection_age_ms: int = option(
+        0,
+        "Close management connections of this age.",
+        low=0,
+        unit="ms",
+        torchserve="grpc_management_max_connection_age_ms",
+    )
+    management_max_connection_age_grace_ms: int = option(
+        0,
+        "Time that their calls get to end.",
+        low=0,
+        unit="ms",
+        torchserve="grpc_management_max_connection_age_grace_ms",
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +331,11 @@ SECTIONS: Mapping[str, type] = {
     "gpu": GpuSettings,
     "log": LogSettings,
     "metrics": MetricsSettings,
+    "workers": WorkersSettings,
+    "grpc": GrpcSettings,
+    "tls": TlsSettings,
+    "auth": AuthSettings,
+    "cors": CorsSettings,
 }
 
 
@@ -212,7 +345,8 @@ class Settings:
 
     ``model`` maps a model's name, or ``name:version``, to overrides by specification field. ``sources`` maps
     ``server.host`` (or ``model.NAME.batch_size``) to ``default``, ``env MLSERVE_SERVER_HOST``, ``flag --host`` or
-    ``mlserve.toml:12``. ``notes`` are things the reader of the start-up log should know about the sources.
+    ``mlserve.toml:12``. ``profile`` is the named table that the values start from (:mod:`mlserve.settings.profiles`),
+    empty for mlserve's own defaults. ``notes`` are things the reader of the start-up log should know about the sources.
     """
 
     server: ServerSettings = ServerSettings()
@@ -221,6 +355,12 @@ class Settings:
     gpu: GpuSettings = GpuSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    workers: WorkersSettings = field(default_factory=WorkersSettings)
+    grpc: GrpcSettings = GrpcSettings()
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
+    profile: str = ""
     model: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _EMPTY)
     sources: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     notes: tuple[str, ...] = ()

@@ -36,6 +36,14 @@ class Load(msgspec.Struct):
     isolate_errors: bool = True
     infer_content_type: bool = True
     max_response_size: int = 64 << 20
+    strict_results: bool = False  # TorchServe's rules and texts for what a handler returns
+    service_envelope: str = ""  # "", "body", "json", "kserve" or "kservev2"
+    sequence_id_header: str = "ts_request_sequence_id"
+    sequence_start_header: str = "ts_request_sequence_start"
+    sequence_end_header: str = "ts_request_sequence_end"
+    async_communication: bool = False
+    continuous_batching: bool = False
+    worker_id: int = 0
 
 
 class Ready(msgspec.Struct):

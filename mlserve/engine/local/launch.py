@@ -38,6 +38,11 @@ class LoadOptions:
     reject_invalid_json: bool = True
     infer_content_type: bool = True
     max_response_size: int = 64 << 20
+    strict_results: bool = False
+    service_envelope: str = ""
+    sequence_id_header: str = "ts_request_sequence_id"
+    sequence_start_header: str = "ts_request_sequence_start"
+    sequence_end_header: str = "ts_request_sequence_end"
 
 
 def worker_command(spec: ModelSpec) -> list[str]:
@@ -62,6 +67,13 @@ def load_message(spec: ModelSpec, gpu_id: int | None, options: LoadOptions) -> L
         isolate_errors=spec.isolate_errors,
         infer_content_type=options.infer_content_type,
         max_response_size=options.max_response_size,
+        strict_results=options.strict_results,
+        service_envelope=options.service_envelope,
+        sequence_id_header=options.sequence_id_header,
+        sequence_start_header=options.sequence_start_header,
+        sequence_end_header=options.sequence_end_header,
+        async_communication=spec.async_communication,
+        continuous_batching=spec.continuous_batching,
     )
 
 
