@@ -119,6 +119,12 @@ class QueueFull(ServeError):
     kind = ErrorKind.OVERLOADED
 
 
+class InvalidToken(ServeError):
+    """The caller sent no token, a wrong one, or one that has expired."""
+
+    kind = ErrorKind.FORBIDDEN
+
+
 class WorkerStartError(ServeError):
     """Workers of a model could not be brought to READY; ``detail`` holds the last one's traceback or log."""
 

@@ -24,10 +24,21 @@ class InferenceRequest:
 
     ``headers`` are (name, value) byte pairs with the client's own spelling. ``timeout`` is in seconds from arrival;
     0 is none. ``url_path`` is what followed the version in the URL; ``None`` where the protocol has no such notion.
-    ``alone`` asks for a batch of its own.
+    ``alone`` asks for a batch of its own. ``version`` is the one that the client named, empty where it left the choice
+    to the server. ``sequence_id`` is set by protocols that carry it beside the headers.
     """
 
-    __slots__ = ("alone", "explain", "headers", "parts", "request_id", "timeout", "url_path")
+    __slots__ = (
+        "alone",
+        "explain",
+        "headers",
+        "parts",
+        "request_id",
+        "sequence_id",
+        "timeout",
+        "url_path",
+        "version",
+    )
 
     def __init__(
         self,
@@ -39,6 +50,8 @@ class InferenceRequest:
         url_path: str | None = "",
         timeout: float = 0.0,
         alone: bool = False,
+        version: str = "",
+        sequence_id: str = "",
     ) -> None:
         self.alone = alone
         self.request_id = request_id
@@ -47,6 +60,8 @@ class InferenceRequest:
         self.explain = explain
         self.url_path = url_path
         self.timeout = timeout
+        self.version = version
+        self.sequence_id = sequence_id
 
     @property
     def size(self) -> int:

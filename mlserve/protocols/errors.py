@@ -42,6 +42,7 @@ _BY_CLASS: dict[type[ServeError], tuple[int, str]] = {
     errors.VersionNotFound: (404, "ModelVersionNotFoundException"),
     errors.ArchiveError: (400, "InvalidModelException"),
     errors.DownloadError: (400, "DownloadArchiveException"),
+    errors.InvalidToken: (400, "InvalidKeyException"),  # not 401: clients of TorchServe look for it
     errors.VersionInUse: (403, "InvalidModelVersionException"),
 }
 
