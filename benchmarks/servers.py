@@ -124,11 +124,12 @@ def start_mlserve(scratch: Path, command: list[str]) -> Server:
     """mlserve in a child process; ``command`` is the ``mlserve`` program."""
     run_dir = scratch / "run-mlserve"
     (run_dir / "tmp").mkdir(parents=True, exist_ok=True)
-    inference, management, metrics = free_ports(3)
+    inference, management, metrics, grpc_inference, grpc_management = free_ports(5)
     command = [*command, "start", "--model-store", str(scratch / "model_store")]
     command += ["--models", *(f"{model}={model}.mar" for model in MODELS)]
     command += ["--host", "127.0.0.1", "--inference-port", str(inference)]
     command += ["--management-port", str(management), "--metrics-port", str(metrics)]
+    command += ["--grpc-inference-port", str(grpc_inference), "--grpc-management-port", str(grpc_management)]
     return launch("mlserve", inference, command, run_dir, {**os.environ, "TMPDIR": str(run_dir / "tmp")})
 
 

@@ -33,6 +33,7 @@ class Person:
         self.environ = {
             **kept,
             "TMPDIR": str(directory),
+            "MLSERVE_GRPC_ENABLED": "false",
             "MLSERVE_INFERENCE_URL": f"http://127.0.0.1:{self.ports[0]}",
             "MLSERVE_MANAGEMENT_URL": f"http://127.0.0.1:{self.ports[1]}",
         }

@@ -27,6 +27,7 @@ class Cli:
         apis = ("INFERENCE", "MANAGEMENT", "METRICS")
         named = {f"MLSERVE_SERVER_{api}_PORT": str(port) for api, port in zip(apis, ports, strict=True)}
         self.environ = {**kept, **named, "TMPDIR": str(directory), "MLSERVE_GPU_IDS": "none"}
+        self.environ["MLSERVE_GRPC_ENABLED"] = "false"
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mlserve", *arguments]
