@@ -120,6 +120,59 @@ class _Reply:
         self.content_type = ""
         self.headers: dict[str, str] = {}
 
+    def set_header(self, key: str, value: str) -> None:
+        """Set a header; the content type has a place of its own, so that it is never sent twice."""
+        if key.lower() == "content-type":
+            self.content_type = value
+        else:
+            self.headers[key] = value
+
+
+class RequestProcessor(RequestInfo):
+    """One request of a batch together with what was set for its answer; what ``context.request_processor`` holds.
+
+    TorchServe's class of that name: same constructor, same methods. Handlers' own tests make these.
+    """
+
+    __slots__ = ("reply",)
+
+    def __init__(self, request_header: dict[str, Any], *, request_id: str = "", reply: _Reply | None = None) -> None:
+        super().__init__(request_id)
+        self._headers = request_header
+        self.reply = reply or _Reply()
+
+    def get_request_property(self, key: str) -> Any:
+        """A header by its exact spelling, or None."""
+        return self.headers.get(key)
+
+    def get_request_properties(self) -> dict[str, Any]:
+        """All headers."""
+        return self.headers
+
+    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
+        """Set the status of the answer."""
+        self.reply.status, self.reply.reason = code, reason_phrase or ""
+
+    def get_response_status_code(self) -> int:
+        """The status that was set, else 200."""
+        return self.reply.status
+
+    def get_response_status_phrase(self) -> str:
+        """The reason phrase that was set, or ""."""
+        return self.reply.reason
+
+    def add_response_property(self, key: str, value: str) -> None:
+        """Set a header of the answer."""
+        self.reply.set_header(key, value)
+
+    def get_response_headers(self) -> dict[str, str]:
+        """The headers that were set."""
+        return self.reply.headers
+
+    def get_response_header(self, key: str) -> str | None:
+        """A header that was set, or None."""
+        return self.reply.headers.get(key)
+
 
 class PhaseTimer:
     """Seconds of the current batch by phase; filled by handlers that have phases, read by the server.
@@ -168,8 +221,13 @@ class Context:
             "limit_max_image_pixels": limit_max_image_pixels,
         }
         self.model_yaml_config: Mapping[str, Any] = model_yaml_config or {}
-        self.metrics = metrics
-        self.stopping_criteria: Any = None
+        self.metrics: Any = metrics  # a MetricsSink; in a handler's test whatever stands in for one
+        self.stopping_criteria: Any = None  # request index -> callable(output): True = ended, False = more to come
+        self.cl_socket: Any = None  # TorchServe's connection to its frontend; here pieces go through send_piece()
+        self.header_key_sequence_id = "ts_request_sequence_id"
+        self.header_key_sequence_start = "ts_request_sequence_start"
+        self.header_key_sequence_end = "ts_request_sequence_end"
+        self.report_times = False  # whether BaseHandler and the worker add HandlerTime and PredictionTime
         self.phases = PhaseTimer()
         self.begin([RequestInfo("")])
 
@@ -184,6 +242,8 @@ class Context:
         ``cancelled`` answers :meth:`is_cancelled`, ``send`` carries out :meth:`send_piece`.
         """
         self._requests = requests
+        self._processors: list[RequestProcessor] | None = None
+        self._ids: Mapping[int, str] | None = None
         self._replies: dict[int, _Reply] = {}
         self._cancelled = cancelled
         self._send = send
@@ -204,13 +264,43 @@ class Context:
         self._send(idx, value)
 
     @property
-    def request_ids(self) -> dict[int, str]:
-        """Index in the batch -> request id."""
+    def request_ids(self) -> Mapping[int, str]:
+        """Index in the batch -> request id. Tests of handlers may set it."""
+        if self._ids is not None:
+            return self._ids
         return {index: request.request_id for index, request in enumerate(self._requests)}
+
+    @request_ids.setter
+    def request_ids(self, ids: Mapping[int, str] | None) -> None:
+        self._ids = ids
+
+    @property
+    def request_processor(self) -> list[RequestProcessor]:
+        """The requests of the batch, each with what was set for its answer. Tests of handlers may set it."""
+        if self._processors is None:
+            self._processors = [
+                request
+                if isinstance(request, RequestProcessor)
+                else RequestProcessor(request.headers, request_id=request.request_id, reply=self._reply(index))
+                for index, request in enumerate(self._requests)
+            ]
+        return self._processors
+
+    @request_processor.setter
+    def request_processor(self, processors: Sequence[RequestProcessor] | None) -> None:
+        self._processors = list(processors or ())
+        self._requests = self._processors
+        self._replies = {index: processor.reply for index, processor in enumerate(self._processors)}
 
     def get_request_id(self, idx: int = 0) -> str | None:
         """The id of request ``idx``, the one in the access log and the response header."""
+        if self._ids is not None:
+            return self._ids.get(idx)
         return self._requests[idx].request_id if 0 <= idx < len(self._requests) else None
+
+    def get_sequence_id(self, idx: int = 0) -> Any:
+        """The sequence that request ``idx`` belongs to, or None."""
+        return self.get_request_header(idx, self.header_key_sequence_id)
 
     def get_request_header(self, idx: int, key: str) -> Any:
         """A header of request ``idx`` by its exact spelling, or None."""
@@ -256,7 +346,7 @@ class Context:
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
         """Set a header of answer ``idx``."""
-        self._reply(idx).headers[key] = value
+        self._reply(idx).set_header(key, value)
 
     def get_response_headers(self, idx: int) -> dict[str, str]:
         """The headers set for answer ``idx``."""
@@ -265,4 +355,5 @@ class Context:
 
     def set_response_headers(self, idx: int, headers: Mapping[str, str]) -> None:
         """Set several headers of answer ``idx``."""
-        self._reply(idx).headers.update(headers)
+        for key, value in headers.items():
+            self.set_response_header(idx, key, value)

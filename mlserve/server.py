@@ -174,6 +174,7 @@ class Server:
             sequence_id_header=settings.server.sequence_id_header,
             sequence_start_header=settings.server.sequence_start_header,
             sequence_end_header=settings.server.sequence_end_header,
+            handler_times=settings.metrics.families != "mlserve",
         )
         self._gpu_ids = _gpu_ids(settings)
         self._engine = LocalEngine(

@@ -43,6 +43,7 @@ class Load(msgspec.Struct):
     sequence_end_header: str = "ts_request_sequence_end"
     async_communication: bool = False
     continuous_batching: bool = False
+    handler_times: bool = False  # report TorchServe's metrics HandlerTime and PredictionTime
     worker_id: int = 0
 
 

@@ -21,7 +21,7 @@ _parse = msgspec.json.Decoder().decode
 
 def make_context(load: Load) -> Context:
     """The context a handler is initialized with."""
-    return Context(
+    context = Context(
         load.model_name,
         load.model_dir,
         load.manifest,
@@ -31,6 +31,11 @@ def make_context(load: Load) -> Context:
         Metrics(),
         limit_max_image_pixels=load.limit_max_image_pixels,
     )
+    context.header_key_sequence_id = load.sequence_id_header
+    context.header_key_sequence_start = load.sequence_start_header
+    context.header_key_sequence_end = load.sequence_end_header
+    context.report_times = load.handler_times
+    return context
 
 
 class WireRequest(RequestInfo):

@@ -43,6 +43,7 @@ class LoadOptions:
     sequence_id_header: str = "ts_request_sequence_id"
     sequence_start_header: str = "ts_request_sequence_start"
     sequence_end_header: str = "ts_request_sequence_end"
+    handler_times: bool = False
 
 
 def worker_command(spec: ModelSpec) -> list[str]:
@@ -72,6 +73,7 @@ def load_message(spec: ModelSpec, gpu_id: int | None, options: LoadOptions) -> L
         sequence_id_header=options.sequence_id_header,
         sequence_start_header=options.sequence_start_header,
         sequence_end_header=options.sequence_end_header,
+        handler_times=options.handler_times,
         async_communication=spec.async_communication,
         continuous_batching=spec.continuous_batching,
     )
