@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlserve.archive.extract import unpack
     from mlserve.archive.inspecting import ArchiveInfo, MemberInfo, inspect
-    from mlserve.archive.packing import pack
+    from mlserve.archive.packing import pack, pack_workflow
     from mlserve.archive.verifying import Change, Diff, Problem, VerifyReport, diff, verify
 
 __all__ = [
@@ -26,12 +26,14 @@ __all__ = [
     "diff",
     "inspect",
     "pack",
+    "pack_workflow",
     "unpack",
     "verify",
 ]
 
 _HOME = {
     "pack": "packing",
+    "pack_workflow": "packing",
     "unpack": "extract",
     "inspect": "inspecting",
     "ArchiveInfo": "inspecting",

@@ -25,6 +25,7 @@ from mlserve.core.model import check_name
 from mlserve.errors import ArchiveError, InvalidInput
 
 CHUNK = 1 << 20
+WORKFLOW_MANIFEST_PATH = "WAR-INF/MANIFEST.json"
 EARLIEST = 315532800  # 1980-01-01T00:00:00Z
 LATEST = 4354819198  # 2107-12-31T23:59:58Z, the last a zip file can hold
 
@@ -83,6 +84,36 @@ def pack(
     return target
 
 
+def pack_workflow(
+    *,
+    workflow_name: str,
+    spec_file: PathLike,
+    handler: PathLike | None = None,
+    extra_files: str | Iterable[PathLike] | None = None,
+    export_path: PathLike | None = None,
+    force: bool = False,
+) -> Path:
+    """Pack a workflow and return the path of the archive, ``export_path/workflow_name.war`` (a deflated zip).
+
+    The arguments are torch-workflow-archiver's flags; ``handler`` is the Python file with the functions that are nodes
+    of the graph. Raises as :func:`pack` does.
+    """
+    _check_name(workflow_name)
+    target = _target(Path(export_path or "."), workflow_name, "default", force, suffix=".war")
+    plan = Plan(WORKFLOW_MANIFEST_PATH)
+    workflow = {"workflowName": workflow_name, "specFile": plan.add_named("--spec-file", spec_file)}
+    if handler is not None:
+        workflow["handler"] = plan.add_named("--handler", handler)
+    for entry in extra_entries(extra_files):
+        plan.add_extra(entry, skip=target.absolute())
+    epoch = source_date_epoch(os.environ)
+    try:
+        _write(target, plan, {"workflow": workflow}, epoch, "default", force, None)
+    except OSError as error:
+        raise ArchiveError(f"Cannot write {target}: {error.strerror or error}") from error
+    return target
+
+
 def source_date_epoch(environ: Mapping[str, str]) -> int:
     """The time that every member and ``createdOn`` get, in seconds since 1970."""
     text = environ.get("SOURCE_DATE_EPOCH", "")
@@ -100,12 +131,12 @@ def _check_name(name: str) -> None:
         raise ArchiveError(error.message) from None
 
 
-def _target(export_path: Path, model_name: str, archive_format: str, force: bool) -> Path:
+def _target(export_path: Path, name: str, archive_format: str, force: bool, suffix: str | None = None) -> Path:
     if archive_format not in SUFFIXES:
         raise ArchiveError(f"Archive format {archive_format!r} is not one of {', '.join(SUFFIXES)}")
     if not export_path.is_dir():
         raise ArchiveError(f"--export-path: directory {str(export_path)!r} was not found")
-    target = export_path / f"{model_name}{SUFFIXES[archive_format]}"
+    target = export_path / f"{name}{SUFFIXES[archive_format] if suffix is None else suffix}"
     if target.is_symlink() or target.exists():
         if not force:
             raise ArchiveError(f"{target} exists already: use --force to overwrite it")
@@ -141,11 +172,11 @@ def _write(
         "checksums": checksums,
     }
     text = json.dumps(manifest, indent=2).encode()
-    contents = [Content(MANIFEST_PATH, len(text), lambda: iter([text]))]
+    contents = [Content(plan.manifest, len(text), lambda: iter([text]))]
     for name in sorted(plan.sources):
         contents.append(_content(name, plan.sources[name], sizes[name], checksums[name], meter))
     with replace_with(target, force=force) as scratch:
-        write_archive(scratch, contents, archive_format, top=head["model"]["modelName"], epoch=epoch)
+        write_archive(scratch, contents, archive_format, top=target.name.removesuffix(".tar.gz"), epoch=epoch)
 
 
 def _content(name: str, source: Path, size: int, checksum: str, meter: _Meter) -> Content:

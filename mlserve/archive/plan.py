@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlserve.archive.manifest import BUILT_IN, BUILT_IN_LSP, MANIFEST_DIR, MANIFEST_PATH, split_handler
+from mlserve.archive.manifest import BUILT_IN, BUILT_IN_LSP, MANIFEST_PATH, split_handler
 from mlserve.archive.names import NameSet, check_member_name
 from mlserve.errors import ArchiveError
 
@@ -65,18 +65,18 @@ def locate_handler(handler: str, runtime: str = "python") -> tuple[str, Path | N
 class Plan:
     """Member name -> source file."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: str = MANIFEST_PATH) -> None:
         self.sources: dict[str, Path] = {}
+        self.manifest = manifest  # its member name; its directory belongs to the archiver
         self._names = NameSet()
-        self._names.add(MANIFEST_PATH)
+        self._names.add(manifest)
 
     def add(self, name: str, source: Path) -> None:
         """Add one file. Raises :class:`ArchiveError` for an unfit name or file, or a second source of one member."""
         name = check_member_name(name)
-        if name.partition("/")[0].casefold() == MANIFEST_DIR.casefold():
-            raise ArchiveError(
-                f"{source} would be {name!r} in the archive, but {MANIFEST_DIR}/ is written by the archiver"
-            )
+        taken = self.manifest.partition("/")[0]
+        if name.partition("/")[0].casefold() == taken.casefold():
+            raise ArchiveError(f"{source} would be {name!r} in the archive, but {taken}/ is written by the archiver")
         known = self.sources.get(name)
         if known is not None:
             if os.path.samefile(known, source):

@@ -34,6 +34,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_MODEL_FAILED, EXIT_INTERRUPTED =
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("mlserve.cli.init:init", "Write a handler to start from."),
     "archive": ("mlserve.cli.archive:app", "Pack a model; inspect, verify, unpack and compare archives."),
+    "archive-workflow": ("mlserve.cli.archive_workflow:archive_workflow", "Pack a graph of models and functions."),
     "run": ("mlserve.cli.run:run", "Run a handler on one input in this process, without a server."),
     "start": ("mlserve.cli.start:start", "Start a server."),
     "status": ("mlserve.cli.status:status", "Tell whether a server runs and what it serves."),
