@@ -58,7 +58,7 @@ class Attempts:
         self._chunks = ChunkSender(runner.link, batch_id, load.infer_content_type)
         self._live: list[int] = []  # row in the handler's data -> item of the batch
         self._streamed = False
-        self.results = Results(len(items), load.infer_content_type, load.max_response_size)
+        self.results = Results(len(items), load.infer_content_type, load.max_response_size, load.strict_results)
         self.seconds = [0.0, 0.0, 0.0]
 
     def answer(self, indices: Sequence[int]) -> None:
@@ -80,7 +80,7 @@ class Attempts:
             return
         returned = perf_counter()
         self._add_phases(start, called, returned)
-        self._collect(output)
+        self._collect(output, returned - called)
         self.seconds[2] += perf_counter() - returned
 
     def _prepare(self, indices: Sequence[int]) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ class Attempts:
         for index in indices:
             self.results.fail(index, error)
 
-    def _collect(self, output: Any) -> None:
+    def _collect(self, output: Any, seconds: float) -> None:
         live, results, context = self._live, self.results, self._context
         if isinstance(output, _BatchStream):
             self._collect_stream(output)
@@ -169,17 +169,41 @@ class Attempts:
             for index in live:
                 results.refuse(index, problem)
             return
+        if context.report_times and context.metrics is not None:
+            context.metrics.add_time("PredictionTime", round(seconds * 1000, 2))
+        if context.stopping_criteria:
+            self._mark_steps(output)
         streams = {}
         for row, element in enumerate(output):
             if is_stream(element):
                 streams[row] = as_generator(element, self._runner.run)
             else:
                 results.put(live[row], element, context.reply(row))
+        if results.unsupported and self._runner.load.strict_results:
+            log.error("%s", results.unsupported)
+            for index in live:
+                results.refuse(index, "Unsupported model output data type.")
+            return
         if streams:
             drain(streams, self._send, self._is_cancelled, self._ended)
 
+    def _mark_steps(self, output: list[Any]) -> None:
+        """Continuous batching: the handler's criteria tell of each output whether its request goes on."""
+        context = self._context
+        for row, element in enumerate(output):
+            ended = context.stopping_criteria[row](element)
+            if ended is not None:
+                context.set_response_header(row, "ts_stream_next", "false" if ended else "true")
+
     def _mismatch(self, output: Any) -> str:
         expected = len(self._live)
+        if self._runner.load.strict_results:
+            if not isinstance(output, list):
+                log.warning("model: %s, Invalid return type: %s.", self._context.model_name, type(output))
+                return "Invalid model predict output"
+            if len(output) != expected:
+                return "number of batch response mismatched"
+            return ""
         if not isinstance(output, list):
             return (
                 f"Invalid model predict output: {self._runner.entry.name} must return a list with one element "

@@ -17,6 +17,13 @@ class UnsupportedOutput(Exception):
     """An element that has no encoding; the message names its type."""
 
 
+def encode_strictly(element: Any) -> tuple[Buffer, str]:
+    """As :func:`encode_element`, for the types that TorchServe knows: no arrays, no views."""
+    if isinstance(element, (str, bytes, bytearray)) or _is_tensor(element):
+        return encode_element(element)
+    return _json(element, plain=False)
+
+
 def encode_element(element: Any) -> tuple[Buffer, str]:
     """Bytes of ``element`` and its natural content type.
 
@@ -35,16 +42,20 @@ def encode_element(element: Any) -> tuple[Buffer, str]:
         return element, BINARY
     if isinstance(element, memoryview):
         return (element.cast("B") if element.contiguous else element.tobytes()), BINARY
-    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # a handler that returns one has imported torch
-    if tensor is not None and isinstance(element, tensor):
+    if _is_tensor(element):
         return _saved(element), BINARY
     tolist = getattr(element, "tolist", None)
     return _json(tolist() if tolist is not None else element)
 
 
-def _json(element: Any) -> tuple[bytes, str]:
+def _is_tensor(element: Any) -> bool:
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # a handler that returns one has imported torch
+    return tensor is not None and isinstance(element, tensor)
+
+
+def _json(element: Any, plain: bool = True) -> tuple[bytes, str]:
     try:
-        return jsontext.dumps(element).encode("ascii"), JSON
+        return jsontext.dumps(element, plain).encode("ascii"), JSON
     except (TypeError, ValueError, RecursionError) as error:
         raise UnsupportedOutput(f"Unsupported model output data type {type(element).__name__}: {error}") from None
 

@@ -59,12 +59,12 @@ def _text(value: Any, depth: int) -> str:
     return f"{opening}{pad}{body}{pad[:-2]}{closing}"
 
 
-def dumps(value: Any) -> str:
-    """Text of ``value``, indented by two, ASCII only, NaN allowed.
+def dumps(value: Any, plain: bool = True) -> str:
+    """Text of ``value``, indented by two, ASCII only, NaN allowed. ``plain`` turns arrays in it into lists.
 
     Raises TypeError for what JSON cannot hold and ValueError for a structure that contains itself.
     """
     try:
         return _text(value, 0)
     except _Irregular:
-        return json.dumps(value, indent=2, default=_plain)
+        return json.dumps(value, indent=2, default=_plain if plain else None)

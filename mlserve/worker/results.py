@@ -1,4 +1,7 @@
-"""The answers of one batch as they come together: one :class:`ItemResult` and one body per item, in batch order."""
+"""The answers of one batch as they come together: one :class:`ItemResult` and one body per item, in batch order.
+
+``strict`` (setting ``defaults.strict_results``) keeps TorchServe's rules for what a handler may return, and its texts.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from mlserve.errors import ErrorKind
 from mlserve.handler import Response
 from mlserve.wire.frames import MAX_BODY
 from mlserve.wire.payload import ItemResult
-from mlserve.worker.encode import UnsupportedOutput, encode_element
-from mlserve.worker.failures import to_result
+from mlserve.worker.encode import UnsupportedOutput, encode_element, encode_strictly
+from mlserve.worker.failures import refusal, to_result
 from mlserve.worker.link import Buffer
 
 _CANCELLED = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
@@ -18,9 +21,12 @@ _CANCELLED = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is 
 class Results:
     """Collects answers; ``infer`` fills in content types that the handler left open."""
 
-    def __init__(self, count: int, infer: bool, max_size: int) -> None:
+    def __init__(self, count: int, infer: bool, max_size: int, strict: bool = False) -> None:
         self._infer = infer
         self._max_size = max_size
+        self._strict = strict
+        self._encode = encode_strictly if strict else encode_element
+        self.unsupported = ""  # why an element could not be encoded
         self.items: list[ItemResult | None] = [None] * count
         self.bodies: list[Buffer] = [b""] * count
 
@@ -30,7 +36,13 @@ class Results:
 
     def fail(self, index: int, error: BaseException) -> None:
         """This item ends with an error."""
-        self.items[index] = to_result(error)
+        item = to_result(error)
+        if self._strict and refusal(error) is None:
+            if "CUDA" in str(error):
+                item.error = ErrorKind.OUT_OF_MEMORY.value
+            out_of_memory = item.error == ErrorKind.OUT_OF_MEMORY.value
+            item.message = "Out of resources" if out_of_memory else "Prediction failed"
+        self.items[index] = item
         self.bodies[index] = b""
 
     def refuse(self, index: int, message: str) -> None:
@@ -45,8 +57,9 @@ class Results:
             return
         response = element if isinstance(element, Response) else None
         try:
-            body, natural = encode_element(response.body if response is not None else element)
+            body, natural = self._encode(response.body if response is not None else element)
         except UnsupportedOutput as error:
+            self.unsupported = str(error)
             self.refuse(index, str(error))
             return
         length = len(body)
