@@ -71,6 +71,22 @@ class DownloadError(InvalidInput):
     """An archive could not be fetched from its URL."""
 
 
+class InvalidWorkflow(InvalidInput):
+    """A workflow archive or specification that cannot be run."""
+
+
+class WorkflowNotFound(ServeError):
+    """No workflow of that name, in the server or in the workflow store."""
+
+    kind = ErrorKind.NOT_FOUND
+
+
+class WorkflowFailed(ServeError):
+    """A node of a workflow could not be started, or has failed in all its attempts."""
+
+    kind = ErrorKind.INTERNAL
+
+
 class RouteNotFound(ServeError):
     """No such URL."""
 

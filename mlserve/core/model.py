@@ -70,6 +70,8 @@ class ModelSpec:
     parallel_level: int = 0  # processes (ranks) and devices of one worker
     torchrun: Mapping[str, Any] = field(default_factory=dict)
     use_venv: bool = False  # its requirements go into a virtual environment of its own
+    workflow: str = ""  # the workflow that this version is a node of
+    listed: bool = True  # in the list of models; functions of workflows are not
     loaded_at_startup: bool = False
     owned_dir: bool = True  # model_dir was made by the store and goes when the version goes
     provenance: Mapping[str, str] = field(default_factory=dict)  # setting -> where its value came from

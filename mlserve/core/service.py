@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlserve.core.health import Health, judge
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
@@ -45,15 +46,6 @@ class Scaled:
     done: bool
 
 
-@dataclass(frozen=True)
-class Health:
-    """``ready``: every required model has a ready worker. ``models`` tells it by name, of the default version."""
-
-    live: bool
-    ready: bool
-    models: dict[str, bool]
-
-
 class InferenceService:
     """Models, their queues and their workers behind one small interface. Not thread-safe: one event loop."""
 
@@ -65,6 +57,7 @@ class InferenceService:
         *,
         default_workers: int = 0,
         drain_grace: float = 120.0,
+        healthy_while_retrying: bool = False,
     ) -> None:
         self.registry = Registry()
         self.starting = True  # until the models named at start have been loaded
@@ -75,6 +68,7 @@ class InferenceService:
         self._clock = clock
         self._default_workers = default_workers
         self._drain_grace = drain_grace
+        self._healthy_while_retrying = healthy_while_retrying
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closings: dict[VersionHandle, asyncio.Task[None]] = {}  # versions on their way out
 
@@ -151,6 +145,12 @@ class InferenceService:
         resolve = self._source.resolve_local if loaded_at_startup else self._source.resolve
         spec = await resolve(url, overrides)
         spec = replace(spec, loaded_at_startup=loaded_at_startup)
+        return await self.register_spec(spec, default_workers=default_workers, synchronous=synchronous)
+
+    async def register_spec(
+        self, spec: ModelSpec, *, default_workers: int | None = None, synchronous: bool = True
+    ) -> Registered:
+        """As :meth:`register`, for a specification that the model source has made."""
         try:
             check_name(spec.key.name)
             self._check_stopping()
@@ -161,8 +161,8 @@ class InferenceService:
             self._source.release(spec)
             raise
         workers = handle.spec.min_workers
-        log.info("model %s registered from %s", handle.key, url)
-        missing = self.missing.pop(url, None)
+        log.info("model %s registered from %s", handle.key, spec.url)
+        missing = self.missing.pop(spec.url, None)
         if not workers:
             return Registered(handle.key, 0, True)
         handle.wanted = workers
@@ -175,7 +175,7 @@ class InferenceService:
             await bring_up
         except ServeError:
             if missing is not None:
-                self.missing[url] = missing
+                self.missing[spec.url] = missing
             if not handle.closing:  # or somebody has unregistered it meanwhile
                 self.registry.discard(handle)
                 await self._close(handle, grace=0.0)
@@ -251,7 +251,8 @@ class InferenceService:
 
     def list_models(self) -> list[tuple[str, str]]:
         """(name, URL of the default version), by name."""
-        return [(name, model.versions[model.default].spec.url) for name, model in self.registry]
+        specs = [(name, model.versions[model.default].spec) for name, model in self.registry]
+        return [(name, spec.url) for name, spec in specs if spec.listed]
 
     def versions(self) -> list[VersionHandle]:
         """Every registered version."""
@@ -292,20 +293,10 @@ class InferenceService:
         raise ServeError("Failed to get customized model matadata.", detail=detail)  # TorchServe's text, to the letter
 
     def health(self) -> Health:
-        """What probes ask for.
-
-        Required is a model that was named at start or has been ready once: one that is loading for the first time by
-        API does not take a serving server out of rotation. One that was named and could not be loaded is missing until
-        it is registered from the same URL.
-        """
-        models = dict.fromkeys(self.missing.values(), False)
-        ready = not (self.starting or self.stopping or models)
-        for name, model in self.registry:
-            handle = model.versions[model.default]
-            models[name] = handle.ready_workers > 0
-            required = handle.spec.min_workers > 0 and (handle.spec.loaded_at_startup or handle.queue.was_ready)
-            ready = ready and (models[name] or not required)
-        return Health(live=True, ready=ready, models=models)
+        """What probes ask for. A model that was named at start and could not be loaded is missing until it is
+        registered from the same URL."""
+        up = not (self.starting or self.stopping)
+        return judge(self.registry, self.missing.values(), up, self._healthy_while_retrying)
 
     def add_listener(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` now and after each change of what is routed where."""
