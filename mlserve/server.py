@@ -187,6 +187,7 @@ class Server:
             LoopClock(loop),
             default_workers=defaults.workers,
             drain_grace=settings.models.unregister_timeout,
+            healthy_while_retrying=settings.server.healthy_while_retrying,
         )
 
     async def _load(self, service: InferenceService) -> int:

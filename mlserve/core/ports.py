@@ -106,6 +106,10 @@ class Pool(Protocol):
     def target(self) -> int:
         """How many workers there should be."""
 
+    @property
+    def live(self) -> int:
+        """How many workers serve, load, or will be started again: all but those that were given up or are ending."""
+
     async def scale(self, count: int) -> None:
         """Bring the number of workers to ``count`` and return when it is so.
 

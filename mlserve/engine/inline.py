@@ -73,6 +73,11 @@ class InlinePool:
         """See ``core.ports.Pool``."""
         return len(self._slots)
 
+    @property
+    def live(self) -> int:
+        """See ``core.ports.Pool``."""
+        return len(self._slots)
+
     async def scale(self, count: int) -> None:
         """See ``core.ports.Pool``."""
         while len(self._slots) < count:

@@ -42,6 +42,8 @@ class ObjectPool:
     def target(self) -> int:
         return len(self.slots)
 
+    live = target
+
     async def scale(self, count: int) -> None:
         if count and self._spec.handler == "broken":
             raise WorkerStartError(

@@ -64,6 +64,11 @@ class LocalPool:
         return self._shared.target
 
     @property
+    def live(self) -> int:
+        """See ``core.ports.Pool``."""
+        return len(self._live())
+
+    @property
     def ended(self) -> bool:
         """True when the pool has been stopped and nothing is left of it."""
         return self._stopped and not self._workers
