@@ -8,18 +8,15 @@ that names the parameter.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
-from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, WorkerInfo
 from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound
 
-PROCESSING = "Processing worker updates..."
 MAX_WORKERS = 1000  # per version: a typing error must not fork a machine to death
 
 REGISTER_PARAMETERS = (
@@ -146,7 +143,7 @@ def read_parameters(query: Mapping[str, str], content_type: str, body: bytes) ->
     return parameters
 
 
-def parse_register(parameters: Mapping[str, Any]) -> RegisterCall:
+def parse_register(parameters: Mapping[str, Any], *, lenient: bool = False) -> RegisterCall:
     """Raises :class:`InvalidInput`, or :class:`ModelNotFound` for a URL that cannot name a model."""
     url = _text(parameters, "url")
     if url is None:
@@ -181,7 +178,7 @@ def parse_register(parameters: Mapping[str, Any]) -> RegisterCall:
     return RegisterCall(url, overrides, workers, _boolean(parameters, "synchronous", True))
 
 
-def parse_scale(parameters: Mapping[str, Any]) -> ScaleCall:
+def parse_scale(parameters: Mapping[str, Any], *, lenient: bool = False) -> ScaleCall:
     """Raises :class:`InvalidInput`. ``timeout`` and ``number_gpu`` are accepted and, as in TorchServe, do nothing."""
     low = _integer(parameters, "min_worker")
     low = 1 if low is None else _at_most("min_worker", _at_least("min_worker", low, 0), MAX_WORKERS)
@@ -251,136 +248,3 @@ def _at_most(name: str, value: int, high: int) -> int:
     if value > high:
         raise InvalidInput(f"{name} must be at most {high}, got {value}")
     return value
-
-
-# -- results ----------------------------------------------------------------------------------------------------------
-
-
-def status_json(text: str) -> dict[str, Any]:
-    """The answer of everything that changes something."""
-    return {"status": text}
-
-
-def registered_text(key: ModelKey, workers: int) -> str:
-    """What a finished registration says."""
-    text = f'Model "{key.name}" Version: {key.version} registered with {workers} initial workers'
-    return text if workers else f"{text}. Use scale workers API to add workers for the model."
-
-
-def scaled_text(name: str, version: str, workers: int) -> str:
-    """What finished scaling says; ``version`` is empty where the request named none."""
-    return f"Workers scaled to {workers} for model: {name}" + (f", version: {version}" if version else "")
-
-
-def default_text(name: str, version: str) -> str:
-    """What set-default says."""
-    return f'Default version successfully updated for model "{name}" to "{version}"'
-
-
-def unregistered_text(name: str) -> str:
-    """What unregister says."""
-    return f'Model "{name}" unregistered'
-
-
-def list_json(models: Sequence[tuple[str, str]], call: ListCall) -> dict[str, Any]:
-    """A page of (name, url) pairs. The token is there up to and including an exactly full last page."""
-    end = call.offset + call.limit
-    page: dict[str, Any] = {"nextPageToken": str(end)} if end <= len(models) else {}
-    page["models"] = [{"modelName": name, "modelUrl": url} for name, url in models[call.offset : end]]
-    return page
-
-
-def customized_json(body: bytes | memoryview) -> dict[str, Any]:
-    """What a handler said of itself, for :func:`describe_json`; anything but a JSON object counts as nothing said."""
-    try:
-        value = orjson.loads(body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def describe_json(
-    model: ModelDescription,
-    gpu_usage: Callable[[int], str] | None = None,
-    customized: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """One element of the describe answer: TorchServe's keys in its order, then mlserve's own.
-
-    ``gpu_usage`` gives TorchServe's one-line text about a physical GPU id; ``customized`` is what the handler said.
-    """
-    spec = model.spec
-    return {
-        "modelName": spec.key.name,
-        "modelVersion": spec.key.version,
-        "modelUrl": spec.url,
-        "runtime": spec.runtime,
-        "minWorkers": spec.min_workers,
-        "maxWorkers": spec.max_workers,
-        "batchSize": spec.batch_size,
-        "maxBatchDelay": _plain(spec.max_batch_delay_ms),
-        "responseTimeout": _plain(spec.response_timeout),
-        "startupTimeout": _plain(spec.startup_timeout),
-        "maxRetryTimeoutInSec": _plain(spec.max_retry_timeout),
-        "clientTimeoutInMills": 0,
-        "parallelType": "",
-        "parallelLevel": 0,
-        "deviceType": _device_type(spec, model.workers),
-        **({"deviceIds": list(spec.device_ids)} if spec.device_ids else {}),
-        "continuousBatching": False,
-        "useJobTicket": False,
-        "useVenv": bool(spec.python),
-        "stateful": False,
-        "sequenceMaxIdleMSec": 0,
-        "sequenceTimeoutMSec": 0,
-        "maxNumSequence": 0,
-        "maxSequenceJobQueueSize": 0,
-        "loadedAtStartup": spec.loaded_at_startup,
-        "workers": [worker_json(worker, gpu_usage) for worker in model.workers],
-        "jobQueueStatus": {
-            "remainingCapacity": max(0, spec.job_queue_size - model.pending),
-            "pendingRequests": model.pending,
-        },
-        **({"customizedMetadata": customized} if customized is not None else {}),
-        "state": model.state,
-        "defaultVersion": model.is_default,
-        "batchPolicy": spec.batch_policy,
-        "lastError": model.last_error,
-        "provenance": dict(spec.provenance),
-    }
-
-
-def worker_json(worker: WorkerInfo, gpu_usage: Callable[[int], str] | None = None) -> dict[str, Any]:
-    """One worker of the describe answer."""
-    gpu = worker.gpu_id
-    return {
-        "id": str(worker.worker_id),
-        "startTime": timestamp(worker.started_at),
-        "status": "READY" if worker.state.upper() == "READY" else "UNLOADING",
-        "memoryUsage": worker.memory_bytes,
-        "pid": worker.pid,
-        "gpu": gpu is not None,
-        "gpuUsage": "N/A" if gpu is None or gpu_usage is None else gpu_usage(gpu),
-        "state": worker.state,
-        "device": worker.device,
-        "restarts": worker.restarts,
-        "lastExit": worker.last_exit,
-        "traceback": worker.traceback,
-        "logTail": list(worker.log_tail)[-50:],
-    }
-
-
-def timestamp(seconds: float) -> str:
-    """ISO 8601 in UTC with milliseconds, as ``2026-11-21T08:03:23.004Z``; ``seconds`` since the epoch."""
-    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
-
-
-def _plain(value: float) -> int | float:
-    """Whole numbers without a decimal point: TorchServe's clients parse integers here."""
-    return int(value) if float(value).is_integer() else value
-
-
-def _device_type(spec: ModelSpec, workers: Sequence[WorkerInfo]) -> str:
-    if spec.device_type:
-        return spec.device_type
-    return "gpu" if any(worker.gpu_id is not None for worker in workers) else "cpu"

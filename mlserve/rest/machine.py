@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from mlserve.gpus import GpuReading, read_gpu, read_gpus
+from mlserve.gpus import GpuReading, read_gpus
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,3 @@ class Machine:
                 process_start_time=self._started,
                 gpus=read_gpus(),
             )
-
-
-def gpu_usage(gpu: int) -> str:
-    """TorchServe's one-line text about a physical GPU, ``N/A`` where it cannot be read."""
-    reading = read_gpu(gpu)
-    if reading is None:
-        return "N/A"
-    return (
-        f"gpuId::{gpu} utilization.gpu::{reading.utilization * 100:.0f} % "
-        f"utilization.memory::{reading.memory_utilization * 100:.0f} % memory.used::{reading.memory_used >> 20} MiB"
-    )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, WorkerInfo
 from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound, ServeError
+from mlserve.protocols import describing
 from mlserve.protocols import management as codec
 from mlserve.protocols.errors import describe_error, json_body
 
@@ -136,7 +137,7 @@ def test_paging_loses_or_repeats_a_model(limit: int, count: int) -> None:
     seen: list[str] = []
     token = "0"
     for _ in range(count // limit + 2):
-        page = codec.list_json(models, codec.parse_list({"limit": str(limit), "next_page_token": token}))
+        page = describing.list_json(models, codec.parse_list({"limit": str(limit), "next_page_token": token}))
         assert len(page["models"]) <= limit
         seen += [item["modelName"] for item in page["models"]]
         if "nextPageToken" not in page:
@@ -200,7 +201,7 @@ def test_url_that_leaves_the_store_is_taken() -> None:
 def test_describe_of_a_gpu_model_hides_the_gpu() -> None:
     spec = ModelSpec(ModelKey("m", "2"), "/d", "h", device_ids=(3,), max_batch_delay_ms=2.5, python="/venv/bin/python")
     worker = WorkerInfo(9001, "LOADING", device="cuda:3", gpu_id=3, log_tail=tuple(str(line) for line in range(60)))
-    shown = codec.describe_json(ModelDescription(spec, "LOADING", True, [worker], 200, 0), lambda gpu: f"gpuId::{gpu}")
+    shown = describing.describe_json(ModelDescription(spec, "LOADING", True, [worker], 200, 0), {3: "gpuId::3"})
     assert (shown["deviceType"], shown["deviceIds"], shown["useVenv"]) == ("gpu", [3], True)
     assert list(shown)[14:17] == ["deviceType", "deviceIds", "continuousBatching"]
     assert shown["maxBatchDelay"] == 2.5
