@@ -45,12 +45,7 @@ class WorkflowStore:
             raise WorkflowNotFound("empty url")
         if is_url(url):
             return await self._from_url(url, workflow_name, s3_sse_kms)
-        if ".." in url or "\0" in url:
-            raise WorkflowNotFound(f"Relative path is not allowed in url: {url}")
-        path = Path(os.path.normpath(self._root / url))
-        if not path.is_relative_to(self._root) or not path.exists() or path == self._root:
-            raise WorkflowNotFound(f"Workflow not found in workflow store: {url}")
-        return await asyncio.to_thread(self._open, path, url, workflow_name)
+        return await asyncio.to_thread(self._open, self._inside(self._root, url), url, workflow_name)
 
     def function_spec(self, files: WorkflowFiles, model: str, function: str) -> ModelSpec:
         """See ``core.workflows.WorkflowSource``."""
@@ -80,6 +75,15 @@ class WorkflowStore:
         """See ``core.workflows.WorkflowSource``."""
         if is_url(files.url) and self._root is not None:
             (self._root / file_name(files.url)).unlink(missing_ok=True)
+
+    @staticmethod
+    def _inside(root: Path, url: str) -> Path:
+        if ".." in url or "\0" in url:
+            raise WorkflowNotFound(f"Relative path is not allowed in url: {url}")
+        path = Path(os.path.normpath(root / url))
+        if not path.is_relative_to(root) or not path.exists() or path == root:
+            raise WorkflowNotFound(f"Workflow not found in workflow store: {url}")
+        return path
 
     async def _from_url(self, url: str, workflow_name: str, s3_sse_kms: bool) -> WorkflowFiles:
         assert self._root is not None

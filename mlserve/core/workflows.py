@@ -23,6 +23,7 @@ from mlserve.errors import (
     ModelNotFound,
     ServeError,
     VersionNotFound,
+    WorkerStartError,
     WorkflowFailed,
     WorkflowNotFound,
 )
@@ -143,7 +144,9 @@ class WorkflowService:
                 await self._service.register_spec(spec)
         except ServeError as error:
             log.error("workflow %s: node %s failed to register: %s", workflow.name, node.name, error.message)
-            return error.message
+            if isinstance(error, WorkerStartError):  # names the node itself
+                return error.message
+            return f"Workflow Node {node.model} failed to register. Details: {error.message}"
         return ""
 
     async def unregister(self, name: str) -> None:
@@ -158,7 +161,7 @@ class WorkflowService:
         results = await asyncio.gather(
             *(self._service.unregister(node.model) for node in nodes), return_exceptions=True
         )
-        for node, result in zip(nodes, results, strict=True):
+        for result in results:
             if isinstance(result, ModelNotFound | VersionNotFound):
                 continue  # somebody has unregistered it by itself
             if isinstance(result, BaseException):
@@ -234,11 +237,7 @@ def _step(
     if not sources:
         parts: Sequence[Part] = request.parts
     elif len(sources) == 1:
-        parts = [Part("body", _bytes(answers[sources[0]]))]
+        parts = [Part("body", answers[sources[0]].body)]
     else:
-        parts = [Part(name, _bytes(answers[name])) for name in sources]
+        parts = [Part(name, answers[name].body) for name in sources]
     return InferenceRequest(request.request_id, parts, request.headers, url_path=None)
-
-
-def _bytes(response: InferenceResponse) -> bytes | memoryview:
-    return response.body

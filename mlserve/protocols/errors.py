@@ -41,6 +41,9 @@ _BY_CLASS: dict[type[ServeError], tuple[int, str]] = {
     errors.ModelNotFound: (404, "ModelNotFoundException"),
     errors.VersionNotFound: (404, "ModelVersionNotFoundException"),
     errors.ArchiveError: (400, "InvalidModelException"),
+    errors.WorkflowNotFound: (404, "WorkflowNotFoundException"),
+    errors.WorkflowFailed: (500, "WorkflowException"),
+    errors.InvalidWorkflow: (400, "InvalidWorkflowException"),
     errors.DownloadError: (400, "DownloadArchiveException"),
     errors.InvalidToken: (400, "InvalidKeyException"),  # not 401: clients of TorchServe look for it
     errors.VersionInUse: (403, "InvalidModelVersionException"),
