@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlserve.handler import Context, PredictionError
 
+from . import profiling
 from .labels import FILE, load_label_mapping
-from .loading import compile_model, load_model, model_files
+from .loading import check_files, compile_model, load_eager, load_torchscript, model_files
+from .runtimes import SUFFIXES, aot_library, is_session, load_runtime, run_onnx, wants_compiled
+from .timing import timed
 
 if TYPE_CHECKING:
     import torch
@@ -34,20 +38,24 @@ class BaseHandler:
 
     input_dtype = "float32"
 
+    # Here and not only in __init__: subclasses exist that never call it.
+    model: Any = None
+    mapping: dict[str, Any] | None = None
+    device: torch.device | None = None
+    map_location: str | None = None
+    initialized = False
+    context: Context | None = None
+    manifest: Mapping[str, Any] | None = None
+    model_pt_path: str | None = None
+    model_yaml_config: Mapping[str, Any] = {}
+    explain = False
+    target = 0
+    profiler_args: dict[str, Any] | None = None
+    checks_results = True  # whether handle() insists on one result per item, and says which hook lost them
+    _refused: dict[int, PredictionError] | None = None
+
     def __init__(self) -> None:
-        self.model: Any = None
-        self.mapping: dict[str, Any] | None = None
-        self.device: torch.device | None = None
-        self.map_location: str | None = None
-        self.initialized = False
-        self.context: Context | None = None
-        self.manifest: Mapping[str, Any] | None = None
-        self.model_pt_path: str | None = None
-        self.model_yaml_config: Mapping[str, Any] = {}
-        self.explain = False
-        self.target = 0
-        self.profiler_args: dict[str, Any] = {}
-        self._refused: dict[int, PredictionError] | None = None
+        self.profiler_args = {}
 
     # -- loading ---------------------------------------------------------------------------------------------------
 
@@ -69,12 +77,56 @@ class BaseHandler:
         if code or weights:
             if self.device is None:
                 raise ImportError("Loading a model file needs torch: pip install 'mlserve[torch]'")
-            self.model = load_model(code, weights, self.device, options.get("model_class", ""))
-            if "pt2" in self.model_yaml_config:
-                self.model = compile_model(self.model, self.model_yaml_config["pt2"])
+            check_files(code, weights)
+            self.model = self._loaded(directory, code, weights)
         elif self._is_builtin("initialize", "inference", "handle"):
             raise ValueError("The archive holds no model: give --serialized-file, with --model-file if it is weights")
         self.initialized = True
+
+    def _loaded(self, directory: Path, code: Path | None, weights: Path | None) -> Any:
+        """The model in eval mode, on the device and compiled as model-config.yaml says."""
+        if code is None and weights is not None and weights.suffix in SUFFIXES:
+            if weights.suffix == ".so":
+                return self._load_torch_export_aot_compile(str(weights))
+            return load_runtime(weights, self.device)  # type: ignore[arg-type]
+        if code is not None:
+            model = self._load_pickled_model(str(directory), str(code.relative_to(directory)), self.model_pt_path)
+            model.to(self.device)
+        else:
+            model = self._load_torchscript_model(str(weights))
+        model.eval()
+        if "pt2" in self.model_yaml_config:
+            return compile_model(model, self.model_yaml_config["pt2"])
+        return self._optimized(model)
+
+    def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
+        """Make the module of ``model_file`` and fill in the weights, if there are any."""
+        options = self.model_yaml_config.get("handler")
+        name = options.get("model_class", "") if isinstance(options, Mapping) else ""
+        return load_eager(Path(model_dir, model_file), Path(model_pt_path) if model_pt_path else None, name)
+
+    def _load_torchscript_model(self, model_pt_path: str) -> Any:
+        """Load a TorchScript file to the device."""
+        return load_torchscript(Path(model_pt_path), self.device)  # type: ignore[arg-type]
+
+    def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
+        """Load a library that AOTInductor compiled."""
+        return aot_library(Path(model_so_path), self.device)  # type: ignore[arg-type]
+
+    def _use_torch_export_aot_compile(self) -> bool:
+        """Whether model-config.yaml says ``pt2: {export: {aot_compile: true}}``."""
+        return wants_compiled(self.model_yaml_config.get("pt2"))
+
+    def _optimized(self, model: Any) -> Any:
+        """The model as Intel's extension makes it, where the server was told to use it (``workers.ipex``)."""
+        if os.environ.get("TS_IPEX_ENABLE") != "true":
+            return model
+        try:
+            import intel_extension_for_pytorch as ipex
+        except ImportError:
+            logger.warning("workers.ipex is on, but intel-extension-for-pytorch is not installed: going on without it")
+            return model
+        return ipex.optimize(model)
 
     def get_device(self) -> torch.device:
         """``cuda:gpu_id`` if this worker was given a GPU, else what else accelerates torch here, else the CPU."""
@@ -100,10 +152,16 @@ class BaseHandler:
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
-    def preprocess(self, data: list[dict[str, Any]]) -> Any:
-        """Make the model's input of a batch: here one tensor ``[n, ...]`` from each row's JSON array."""
+    @timed
+    def preprocess(self, data: Any) -> Any:
+        """Make the model's input of a batch: here one tensor ``[n, ...]`` from each row's JSON array.
+
+        Inside an envelope, or called by a subclass, ``data`` may be the arrays themselves.
+        """
         import torch
 
+        if not all(isinstance(row, Mapping) for row in data):
+            return torch.as_tensor(data, device=self.device)
         tensors = []
         for index, row in enumerate(data):
             try:
@@ -112,15 +170,19 @@ class BaseHandler:
                 self.refuse(index, PredictionError(400, f"Expected a JSON array of numbers: {error}"))
         return torch.stack(tensors).to(self.device) if tensors else None
 
+    @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the model on what ``preprocess`` made."""
         import torch
 
         if self.model is None:
             raise RuntimeError("self.model is None: set it in initialize()")
+        if is_session(self.model):
+            return run_onnx(self.model, data, *args)
         with torch.inference_mode():
             return self.model(data.to(self.device), *args, **kwargs)
 
+    @timed
     def postprocess(self, data: Any) -> list[Any]:
         """Make a list, one element per item, of the model's output: here a tensor ``[n, ...]``."""
         if not hasattr(data, "tolist"):
@@ -137,12 +199,23 @@ class BaseHandler:
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
-    def handle(self, data: list[dict[str, Any]], context: Context) -> list[Any]:
+    def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: preprocess, inference and postprocess in turn, each timed into ``context.phases``."""
+        started = time.perf_counter()
         self.context = context
-        if self._asks(context, 0, "describe"):
+        if profiling.enabled():
+            if self.manifest is None:
+                self.manifest = context.manifest
+            output, _ = self._infer_with_profiler(data)
+        elif self._is_describe():
             return [self.describe_handle()]
-        explain = [self._asks(context, index, "explain") for index in range(len(data))]
+        else:
+            output = self._answer(data)
+        self._report(context, started)
+        return output
+
+    def _answer(self, data: list[Any]) -> list[Any]:
+        explain = self._explained(len(data))
         self.explain = any(explain)
         self._refused = {}
         try:
@@ -151,18 +224,33 @@ class BaseHandler:
             answers: dict[int, Any] = dict(self._refused)
         finally:
             self._refused = None
+        whole = not answers and not self.checks_results
         if any(explain[index] for index in kept):
             insights = self.explain_handle(inputs, [data[index] for index in kept])
+            if whole and all(explain):
+                return insights
             answers.update(pair for pair in _paired(kept, insights, "get_insights") if explain[pair[0]])
         if not all(explain[index] for index in kept):
             outputs = self._timed("inference", self.inference, inputs)
             results = self._timed("postprocess", self.postprocess, outputs)
+            if whole and not any(explain):
+                return results
             answers.update(pair for pair in _paired(kept, results, "postprocess") if not explain[pair[0]])
         return [answers[index] for index in range(len(data))]
 
-    def explain_handle(self, data_preprocess: Any, raw_data: list[dict[str, Any]]) -> list[Any]:
-        """Explain a batch that has been preprocessed."""
-        return self.get_insights(data_preprocess, raw_data, self.target)
+    def _infer_with_profiler(self, data: list[Any]) -> tuple[list[Any], Any]:
+        """(answers, profiler) of a batch; the trace is written as ``profiler_args`` say."""
+        self.profiler_args = profiling.arguments(self.profiler_args, self.manifest)
+        output, profiler = profiling.run(self.profiler_args, lambda: self._answer(data))
+        return output, profiler
+
+    def explain_handle(self, data_preprocess: Any, raw_data: list[Any]) -> list[Any]:
+        """Explain a batch that has been preprocessed, for the class that each row's ``target`` names."""
+        given = [row.get("target") if isinstance(row, Mapping) else None for row in raw_data]
+        if not any(given):
+            return self.get_insights(data_preprocess, raw_data, self.target)
+        targets: Any = [int(target or self.target) for target in given]
+        return self.get_insights(data_preprocess, raw_data, targets[0] if len(targets) == 1 else targets)
 
     def refuse(self, index: int, error: PredictionError) -> None:
         """Fail item ``index`` and go on with the others; for ``preprocess``, which then leaves that item out.
@@ -175,17 +263,43 @@ class BaseHandler:
 
     def _timed(self, phase: str, hook: Callable[[Any], Any], value: Any) -> Any:
         started = time.perf_counter()
-        result = hook(value)
+        with profiling.phase(phase):
+            result = hook(value)
         phases = getattr(self.context, "phases", None)
         if phases is not None:
             phases.add(phase, time.perf_counter() - started)
         return result
 
     @staticmethod
-    def _asks(context: Context, index: int, what: str) -> bool:
-        """Whether request ``index`` carries that flag. In a test the context may know nothing of the requests."""
-        known = context.get_request_id(index) is not None
-        return known and context.get_request_header(index, what) == "True"
+    def _report(context: Context, started: float) -> None:
+        """Add the metric HandlerTime, unless the server has no use for it."""
+        if getattr(context, "report_times", True) and context.metrics is not None:
+            context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
+
+    def _is_explain(self) -> bool:
+        """Whether the batch is to be explained; asked of its first request."""
+        if _asks(self.context, 0, "explain"):
+            self.explain = True
+            return True
+        return False
+
+    def _is_describe(self) -> bool:
+        """Whether the model is to be described, in a batch of its own."""
+        return _asks(self.context, 0, "describe")
+
+    def _explained(self, count: int) -> list[bool]:
+        """Which of ``count`` items are to be explained. An envelope's items are not requests: they go together."""
+        ids = getattr(self.context, "request_ids", None)
+        if type(self)._is_explain is not BaseHandler._is_explain or not isinstance(ids, Mapping) or len(ids) != count:
+            return [self._is_explain()] * count
+        return [_asks(self.context, index, "explain") for index in range(count)]
+
+
+def _asks(context: Any, index: int, what: str) -> bool:
+    """Whether request ``index`` carries that flag. In a test the context may know nothing of the requests."""
+    if context is None or (hasattr(context, "get_request_id") and context.get_request_id(index) is None):
+        return False
+    return bool(context.get_request_header(index, what) == "True")
 
 
 def numbers(row: Mapping[str, Any]) -> Any:

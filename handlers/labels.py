@@ -14,7 +14,10 @@ FILE = "index_to_name.json"
 
 
 def load_label_mapping(path: str | Path) -> dict[str, Any] | None:
-    """The mapping in ``path``, or None if there is no such file. Raises ``ValueError`` if it is not a JSON object."""
+    """The mapping in ``path``, or None if there is no such file. Raises ``ValueError`` if it is not a JSON object.
+
+    A value that is a list stands for its last element. ``{"object_type_names": [...]}`` names the classes in order.
+    """
     path = Path(path)
     if not path.is_file():
         return None
@@ -24,7 +27,10 @@ def load_label_mapping(path: str | Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(mapping, dict):
         raise ValueError(f'{path}: expected a JSON object like {{"0": "cat"}}, found {type(mapping).__name__}')
-    return mapping
+    names = mapping.get("object_type_names")
+    if isinstance(names, list):
+        return {str(index): name for index, name in enumerate(names)}
+    return {key: value[-1] if isinstance(value, list) and value else value for key, value in mapping.items()}
 
 
 def name_of(index: int, mapping: Mapping[str, Any] | None) -> str:

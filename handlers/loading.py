@@ -5,7 +5,9 @@ torch is imported inside the functions, so that handlers which bring another fra
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Mapping
@@ -16,11 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import torch
 
-LATER = {
-    ".onnx": "onnxruntime (pip install 'mlserve[onnx]')",
-    ".so": "torch._inductor (pip install 'mlserve[torch]')",
-    ".pt2": "torch.export.load (pip install 'mlserve[torch]')",
-}
+logger = logging.getLogger(__name__)
 
 
 def model_files(directory: Path, manifest: Mapping[str, Any] | None) -> tuple[Path | None, Path | None]:
@@ -38,24 +36,11 @@ def model_files(directory: Path, manifest: Mapping[str, Any] | None) -> tuple[Pa
     return (code if code.is_file() else None), (found[0] if found else None)
 
 
-def load_model(
-    model_file: Path | None, weights: Path | None, device: torch.device, model_class: str = ""
-) -> torch.nn.Module:
-    """The module that the archive describes, on ``device`` and in eval mode.
-
-    ``model_file`` holds the Python class, ``weights`` its ``state_dict``; weights alone must be TorchScript.
-    Raises ``ValueError`` that names the file and what was expected of it.
-    """
-    for path in (model_file, weights):
+def check_files(*paths: Path | None) -> None:
+    """Raise ``ValueError`` for a file that the manifest names and the archive does not hold."""
+    for path in paths:
         if path is not None and not path.is_file():
             raise ValueError(f"The manifest names {path.name}, but the archive has no such file")
-    if model_file is not None:
-        module = load_eager(model_file, weights, model_class)
-    elif weights is not None:
-        module = load_torchscript(weights, device)
-    else:
-        raise ValueError("The archive has neither a model file nor a serialized file")
-    return module.to(device).eval()
 
 
 def load_eager(model_file: Path, weights: Path | None, model_class: str = "") -> torch.nn.Module:
@@ -122,11 +107,6 @@ def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
     """Load a TorchScript archive."""
     import torch
 
-    if path.suffix in LATER:
-        raise ValueError(
-            f"{path.name}: the built-in handlers cannot load {path.suffix} files. "
-            f"Override initialize() and load it with {LATER[path.suffix]}"
-        )
     try:
         with warnings.catch_warnings():
             # torch 2.13 calls torch.jit deprecated; whoever serves the file is not the one who can export it anew.
@@ -142,16 +122,37 @@ def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
 
 
 def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
-    """Apply the ``pt2`` section of model-config.yaml: a backend name, or ``compile: {enable, backend, mode}``."""
+    """Apply the ``pt2`` section of model-config.yaml.
+
+    It is a backend name, ``compile: {enable: true, backend, mode, ...}``, or the arguments of ``torch.compile`` without
+    that level. A backend that cannot be set up leaves the model as it is, with a warning: the answers are the same.
+    """
     import torch
 
-    options = {"enable": True, "backend": pt2} if isinstance(pt2, str) else pt2
+    options = {"backend": pt2} if isinstance(pt2, str) else pt2
     if not isinstance(options, dict):
         raise ValueError(f"pt2 in model-config.yaml must be a backend name or a mapping, got {pt2!r}")
     if options.get("export"):
-        raise ValueError("pt2: export in model-config.yaml is not supported; use pt2: compile")
+        raise ValueError(
+            "pt2: export in model-config.yaml is not supported for a model file; it is for archives "
+            "whose serialized file is a compiled library (.so, .pt2)"
+        )
     choices: dict[str, Any] = dict(options.get("compile", options))
-    if choices.pop("enable", False):
+    if not choices.pop("enable", "compile" not in options):
+        return module
+    text = ", ".join(f"{key} {value}" for key, value in choices.items()) or "torch.compile's defaults"
+    try:
+        _register_backend(str(choices.get("backend", "")))
         compiled: Any = torch.compile(module, **choices)
-        return cast("torch.nn.Module", compiled)
-    return module
+    except Exception as error:  # a backend is third-party code
+        logger.warning("Compiling the model with %s failed, serving it uncompiled: %s", text, error)
+        return module
+    logger.info("Compiled model with %s", text)
+    return cast("torch.nn.Module", compiled)
+
+
+def _register_backend(name: str) -> None:
+    """Backends of other packages are known to torch once their package has been imported."""
+    package = {"openvino": "openvino.torch", "tensorrt": "torch_tensorrt", "torch_tensorrt": "torch_tensorrt"}.get(name)
+    if package:
+        importlib.import_module(package)

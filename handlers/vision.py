@@ -13,11 +13,13 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlserve.handler import Context, PredictionError
 
 from .base import BaseHandler
+from .timing import timed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +109,20 @@ class ImageTransform:
         return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).div_(std)
 
 
+class Preprocessing:
+    """An :class:`ImageTransform` as a callable for one image: what ``image_processing`` is until a subclass sets it."""
+
+    def __init__(self, transform: ImageTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Image) -> torch.Tensor:
+        """A ``PIL.Image`` to ``[3, crop, crop]`` of ``float32``, normalised."""
+        import torch
+
+        pixels = torch.from_numpy(self.transform.pixels(self.transform.decode(image)))
+        return self.transform.normalise(pixels.unsqueeze(0))[0]
+
+
 class VisionHandler(BaseHandler):
     """Decodes images; a subclass says what the model's output means.
 
@@ -115,7 +131,7 @@ class VisionHandler(BaseHandler):
     """
 
     transform = ImageTransform()
-    image_processing: Callable[[Any], torch.Tensor] | None = None
+    image_processing: Callable[[Any], torch.Tensor] = Preprocessing(transform)
 
     def initialize(self, context: Context) -> None:
         """Read the ``image`` section of model-config.yaml, then load the model."""
@@ -125,26 +141,51 @@ class VisionHandler(BaseHandler):
         options = (context.model_yaml_config or {}).get("image")
         if options is not None:
             self.transform = self.transform.updated(options)
+        if self._processes_itself():
+            self.image_processing = Preprocessing(self.transform)
         # Pillow keeps one limit per process, and a worker has one model.
         limited = context.system_properties.get("limit_max_image_pixels", True)
         pillow.MAX_IMAGE_PIXELS = self.transform.max_pixels if limited else None
         super().initialize(context)
 
-    def preprocess(self, data: list[dict[str, Any]]) -> torch.Tensor | None:
+    @cached_property
+    def ig(self) -> Any:
+        """Captum's integrated gradients of the model. Raises ``PredictionError`` 501 where captum is not installed."""
+        try:
+            from captum.attr import IntegratedGradients
+        except ImportError as error:
+            raise PredictionError(501, f"Explanations need captum: pip install captum ({error})") from None
+        return IntegratedGradients(self.model)
+
+    def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
+        """How much each value of the input tensor speaks for class ``target``: one nested list per item."""
+        attributions: list[Any] = self.ig.attribute(tensor_data, target=target, n_steps=15).tolist()
+        return attributions
+
+    def _processes_itself(self) -> bool:
+        return isinstance(self.image_processing, Preprocessing)
+
+    @timed
+    def preprocess(self, data: list[Any]) -> Any:
         """``[n, 3, crop, crop]`` of ``float32`` on the model's device. An item without a readable image is refused."""
         import torch
 
         items: list[torch.Tensor] = []
         for index, row in enumerate(data):
             try:
-                items.append(self._item(row.get("data", row.get("body"))))
+                items.append(self._item(_sent(row)))
             except PredictionError as error:
                 self.refuse(index, error)
         if not items:
             return None
-        if all(item.dtype == torch.uint8 for item in items) and self.image_processing is None:
+        if all(item.dtype == torch.uint8 for item in items) and self._processes_itself():
             return self.transform.normalise(torch.stack(items).to(self.device))
-        return torch.stack([self._finished(item) for item in items]).to(self.device)
+        return self._together([self._finished(item) for item in items])
+
+    def _together(self, items: list[torch.Tensor]) -> Any:
+        import torch
+
+        return torch.stack(items).to(self.device)
 
     def _item(self, value: Any) -> torch.Tensor:
         """Pixels ``[crop, crop, 3]`` (uint8) of an image, or the tensor ``[3, crop, crop]`` that was sent instead."""
@@ -154,18 +195,18 @@ class VisionHandler(BaseHandler):
             return self._tensor(value)
         with self._open(value) as image:
             try:
-                decoded = image if self.image_processing else self.transform.decode(image)
+                decoded = self.transform.decode(image) if self._processes_itself() else image
                 decoded.load()
             except (OSError, SyntaxError, ValueError) as error:
                 raise PredictionError(400, f"The image is damaged: {error}") from error
-            if self.image_processing is not None:
+            if not self._processes_itself():
                 return self.image_processing(decoded)
             return torch.from_numpy(self.transform.pixels(decoded))
 
     def _finished(self, item: torch.Tensor) -> torch.Tensor:
         import torch
 
-        if self.image_processing is None and item.dtype == torch.uint8:
+        if self._processes_itself() and item.dtype == torch.uint8:
             return self.transform.normalise(item.unsqueeze(0))[0]
         return item
 
@@ -177,7 +218,7 @@ class VisionHandler(BaseHandler):
             tensor = torch.tensor(value, dtype=torch.float32)
         except (ValueError, TypeError) as error:
             raise PredictionError(400, f"The nested list is not a tensor: {error}") from error
-        if self.image_processing is None and tensor.shape != (3, side, side):
+        if self._processes_itself() and tensor.shape != (3, side, side):
             raise PredictionError(
                 400, f"Expected a tensor of shape [3, {side}, {side}], normalised, got {list(tensor.shape)}"
             )
@@ -212,6 +253,14 @@ class VisionHandler(BaseHandler):
             raise PredictionError(413, message) from error
         except (OSError, SyntaxError, ValueError) as error:
             raise PredictionError(400, f"The image is damaged: {error}") from error
+
+
+def _sent(row: Any) -> Any:
+    """The image of a row: its part ``data``, its body, or, where an envelope has opened the row, the row itself."""
+    if not isinstance(row, Mapping):
+        return row
+    value = row.get("data")
+    return row.get("body") if value is None else value
 
 
 def _require_pillow() -> None:

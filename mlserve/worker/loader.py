@@ -46,9 +46,10 @@ class Entry:
         self.accepts_views = accepts_views
 
 
-def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], Any]) -> Entry:
+def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], Any], envelope: str = "") -> Entry:
     """Import ``handler`` and initialize it. ``run`` finishes a result that may be a coroutine.
 
+    ``envelope`` names the form that requests come in (``mlserve.handlers.envelopes``); the handler gets what is inside.
     Raises :class:`LoadError`, or whatever the handler's own code raises.
     """
     module_name, _, wanted = handler.partition(":")
@@ -57,15 +58,30 @@ def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], An
     if model_dir:
         importlib.invalidate_caches()  # the directory may have been unpacked a moment ago
         sys.path[:] = [model_dir, *(entry for entry in sys.path if entry != model_dir)]
-    module = find_module(module_name, model_dir)
+    entry = _entry(find_module(module_name, model_dir), wanted, context, run)
+    if envelope:
+        enclosed = importlib.import_module(f"{BUILTIN}.envelopes").enclosed
+        return Entry(enclosed(envelope, entry.call), entry.name, entry.accepts_views)
+    return entry
+
+
+def _entry(module: ModuleType, wanted: str, context: Context, run: Callable[[Any], Any]) -> Entry:
+    """The function or class called ``wanted``, else the only class: TorchServe takes that one too."""
     target = getattr(module, wanted or "handle", None)
     if isinstance(target, type):
         return _from_class(target, context, run)
     if callable(target):
         return _from_function(target, f"{module.__name__}:{wanted or 'handle'}", context, run)
-    if wanted:
-        raise LoadError(f"Handler module {module.__name__} ({_place(module)}) has no function or class {wanted!r}")
-    return _from_class(the_class(module), context, run)
+    if not wanted:
+        return _from_class(the_class(module), context, run)
+    try:
+        only = the_class(module)
+    except LoadError:
+        raise LoadError(
+            f"Handler module {module.__name__} ({_place(module)}) has no function or class {wanted!r}"
+        ) from None
+    log.warning("%s has no function or class %r; taking its class %s", module.__name__, wanted, only.__name__)
+    return _from_class(only, context, run)
 
 
 def find_module(name: str, model_dir: str) -> ModuleType:

@@ -98,7 +98,10 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         context = make_context(request)
         coroutines: Callable[[Any], Any] = _Coroutines()
-        entry = load(request.handler, request.model_dir, context, coroutines)
+        from mlserve.compat.finder import install  # handler files of TorchServe import ts.*
+
+        install()
+        entry = load(request.handler, request.model_dir, context, coroutines, request.service_envelope)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a start that always fails must not be tried for ever

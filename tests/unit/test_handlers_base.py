@@ -113,7 +113,8 @@ def test_a_model_that_cannot_be_loaded_says_what_was_expected(archive, given, me
         loaded(archive(**given))
 
 
-def test_an_onnx_file_is_refused_with_the_extra_that_reads_it(archive, tmp_path):
+def test_an_onnx_file_is_refused_with_the_extra_that_reads_it(archive, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "m.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=r"cannot load \.onnx files.*mlserve\[onnx\]"):
         loaded(archive(serializedFile="m.onnx"))

@@ -1,0 +1,77 @@
+"""``object_detector``: an image in, what is in it out, as a list of ``{label: [x1, y1, x2, y2], "score": s}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlserve.handler import Context
+
+from .labels import name_of
+from .timing import timed
+from .vision import VisionHandler
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_tensor(image: Any) -> torch.Tensor:
+    """A ``PIL.Image`` of any size to RGB ``[3, height, width]`` of ``float32`` from 0 to 1."""
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.array(image.convert("RGB")))
+    return pixels.permute(2, 0, 1).to(torch.float32).div_(255)
+
+
+class ObjectDetector(VisionHandler):
+    """For models as torchvision's: a list of images in, ``{boxes, labels, scores}`` for each out.
+
+    ``threshold`` is the least score that is answered; set it in a subclass, or as ``handler: {threshold: 0.8}`` in
+    model-config.yaml. Boxes are in pixels of the image as it was sent.
+    """
+
+    image_processing: Callable[[Any], torch.Tensor] = staticmethod(to_tensor)
+    threshold = 0.5
+
+    def initialize(self, context: Context) -> None:
+        """Load the model and read ``threshold``."""
+        options = (context.model_yaml_config or {}).get("handler")
+        if isinstance(options, Mapping) and "threshold" in options:
+            threshold = options["threshold"]
+            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+                raise ValueError(f"handler.threshold in model-config.yaml must be from 0 to 1, got {threshold!r}")
+            self.threshold = threshold
+        super().initialize(context)
+
+    def _together(self, items: list[torch.Tensor]) -> Any:
+        """One tensor if all images have one size, else a list: detection models take both."""
+        import torch
+
+        if len({item.shape for item in items}) == 1:
+            return torch.stack(items).to(self.device)
+        return [item.to(self.device) for item in items]
+
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on a tensor or on a list of images."""
+        import torch
+
+        if not isinstance(data, list):
+            return super().inference(data, *args, **kwargs)
+        with torch.inference_mode():
+            return self.model(data, *args, **kwargs)
+
+    @timed
+    def postprocess(self, data: Any) -> list[Any]:
+        """What scores at least ``threshold`` on each image, in the model's order."""
+        answers = []
+        for found in data:
+            kept = found["scores"] >= self.threshold
+            boxes, labels, scores = (found[key][kept].tolist() for key in ("boxes", "labels", "scores"))
+            answers.append(
+                [
+                    {name_of(label, self.mapping): box, "score": score}
+                    for box, label, score in zip(boxes, labels, scores, strict=True)
+                ]
+            )
+        return answers

@@ -1,0 +1,104 @@
+"""Models that are not a plain torch module: ONNX files, libraries compiled by AOTInductor, exported programs.
+
+What each needs is imported when such a file is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+SUFFIXES = (".onnx", ".so", ".pt2")
+
+
+def load_runtime(path: Path, device: torch.device) -> Any:
+    """The model of a file with one of ``SUFFIXES``: an ``InferenceSession`` or a callable.
+
+    Raises ``ValueError`` that names the file, and the package to install where one is missing.
+    """
+    if not path.is_file():
+        raise ValueError(f"The manifest names {path.name}, but the archive has no such file")
+    if path.suffix == ".onnx":
+        return onnx_session(path, device)
+    return aot_library(path, device) if path.suffix == ".so" else exported(path, device)
+
+
+def onnx_session(path: Path, device: torch.device) -> Any:
+    """An ``onnxruntime.InferenceSession``, on the GPU if the worker has one."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            f"{path.name}: cannot load .onnx files without onnxruntime: pip install 'mlserve[onnx]' ({error})"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    # The server divides the CPUs between workers and says how many in this variable.
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=providers, sess_options=options)
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise ValueError(f"{path.name} is not an ONNX file that onnxruntime can read ({error})") from error
+    logger.info("Loaded %s with onnxruntime, providers %s", path.name, session.get_providers())
+    return session
+
+
+def run_onnx(session: Any, *inputs: Any) -> Any:
+    """Run a session on tensors or arrays, given in the order of its inputs; one output comes back as a tensor."""
+    import torch
+
+    arrays = [value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value for value in inputs]
+    names = [node.name for node in session.get_inputs()]
+    if len(arrays) > len(names):
+        raise ValueError(f"The ONNX model has the inputs {names}, got {len(arrays)}")
+    outputs = [torch.from_numpy(output) for output in session.run(None, dict(zip(names, arrays, strict=False)))]
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def is_session(model: Any) -> bool:
+    """Whether ``model`` is an ONNX session, which is no callable."""
+    return not callable(model) and hasattr(model, "run") and hasattr(model, "get_inputs")
+
+
+def aot_library(path: Path, device: torch.device) -> Callable[..., Any]:
+    """A shared library made by ``torch._export.aot_compile``."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # aot_load takes no index
+    load: Any = getattr(torch._export, "aot_load", None)
+    if load is None:
+        raise ValueError(f"{path.name}: torch {torch.__version__} cannot load libraries of AOTInductor")
+    library: Callable[..., Any] = load(str(path), device.type)
+    return library
+
+
+def exported(path: Path, device: torch.device) -> Callable[..., Any]:
+    """A ``.pt2`` file: a package of AOTInductor, or a program saved by ``torch.export.save``."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compiled = any("aotinductor" in name for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path.name} is not a .pt2 file: {error}") from error
+    if compiled:
+        package: Callable[..., Any] = torch._inductor.aoti_load_package(str(path))
+        return package
+    return torch.export.load(str(path)).module().to(device)
+
+
+def wants_compiled(pt2: Any) -> bool:
+    """Whether the ``pt2`` section of model-config.yaml says that the model was compiled ahead of time."""
+    options = pt2.get("export") if isinstance(pt2, Mapping) else None
+    return isinstance(options, Mapping) and bool(options.get("aot_compile"))
