@@ -22,7 +22,7 @@ from mlserve.core.model import ModelKey, WorkerInfo
 from mlserve.core.service import InferenceService
 from mlserve.engine.local import LoadOptions, LocalEngine, available_cpus, discover_gpus
 from mlserve.errors import ServeError, SettingError
-from mlserve.log import AccessLog
+from mlserve.log import open_access_log
 from mlserve.rest.doors import HttpDoors
 from mlserve.settings import Settings
 from mlserve.startup import load_models, make_work_dir
@@ -125,7 +125,7 @@ class Server:
         started = time.monotonic()
         self._loop = loop = asyncio.get_running_loop()
         work_dir = make_work_dir()
-        access = AccessLog(self._settings.log.access_log, self._settings.log.format)
+        access = open_access_log(self._settings.log)
         service = self._service = self._build_service(work_dir, loop)
         self._doors = HttpDoors(self._settings, service, access if access.enabled else None, self._progress.listening)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -65,7 +65,7 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
     from mlserve.cli.pidfile import PidFile, default_path
     from mlserve.log import setup_logging
 
-    setup_logging(settings.log.level, settings.log.format)
+    setup_logging(settings.log)
     for note in settings.notes:
         log.warning("%s", note)
     pid_file = PidFile(default_path(settings))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlserve.log import MAX_PENDING_LINES, AccessLog, setup_logging
+from mlserve.settings import LogSettings
 
 TIMED = SimpleNamespace(
     queue=0.0012, transfer=0.0003, preprocess=0.001, inference=0.0205, postprocess=0.0001, batch_size=4
@@ -134,14 +135,14 @@ def test_rotated_file_is_opened_anew(tmp_path):
 
 
 def test_text_log_line(stderr):
-    setup_logging("info", "text")
+    setup_logging(LogSettings(level="info", format="text"))
     logging.getLogger("mlserve.core").info("model %s", "m")
     logging.getLogger("mlserve.core").debug("hidden")
     assert re.fullmatch(r"\S+Z \[INFO\] mlserve\.core: model m\n", stderr())
 
 
 def test_json_log_line_holds_extras_and_traceback_on_one_line(stderr):
-    setup_logging("debug", "json")
+    setup_logging(LogSettings(level="debug", format="json"))
     try:
         raise ValueError("two\nlines")
     except ValueError:
@@ -153,8 +154,8 @@ def test_json_log_line_holds_extras_and_traceback_on_one_line(stderr):
 
 
 def test_second_setup_does_not_double_the_lines(stderr):
-    setup_logging("info")
-    setup_logging("warning")
+    setup_logging(LogSettings(level="info"))
+    setup_logging(LogSettings(level="warning"))
     logging.getLogger("mlserve.x").warning("once")
     logging.getLogger("mlserve.x").info("never")
     logging.getLogger("aiohttp.server").warning("heard")

@@ -1,26 +1,23 @@
-"""Logging set-up (text and JSON on standard error) and the access log.
+"""The access log: one line per request, in mlserve's own forms.
 
-Access lines are written once per request on the hot path, so they do not go through :mod:`logging` (about 10 us each;
-here 2 to 4, most of it turning six numbers into digits). A line is formatted on the event loop and put in a list; a
-thread writes the list out, so a slow disk never holds the loop up. Formatting stays on the loop on purpose: in the
-thread it would cost the same interpreter time, but take the interpreter lock from the loop for up to 5 ms at a stretch.
+Lines are written once per request on the hot path, so they do not go through :mod:`logging` (about 10 us each; here 2
+to 4, most of it turning six numbers into digits). A line is formatted on the event loop and put in a list; a thread
+writes the list out, so a slow disk never holds the loop up. Formatting stays on the loop on purpose: in the thread it
+would cost the same interpreter time, but take the interpreter lock from the loop for up to 5 ms at a stretch.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-import select
-import sys
 import threading
 import time
 from json.encoder import encode_basestring_ascii as _json_text
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-LOGGERS = ("mlserve", "aiohttp", "asyncio", "grpc")
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from mlserve.log.formats import iso
+from mlserve.log.writer import write_all
 
 FLUSH_SECONDS = 0.1
 FLUSH_LINES = 400  # about 64 KiB
@@ -44,71 +41,6 @@ class PhaseTimings(Protocol):
     inference: float
     postprocess: float
     batch_size: int
-
-
-class TextFormatter(logging.Formatter):
-    """``2026-11-21T08:03:23.004Z [INFO] mlserve.server: message``, with the traceback on the lines below."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s [%(levelname)s] %(name)s: %(message)s")
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        """UTC in ISO 8601 with milliseconds."""
-        return _iso(int(record.created * 1000))
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, exception, and whatever ``extra=`` brought."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
-        entry: dict[str, Any] = {
-            "time": _iso(int(record.created * 1000)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        entry.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
-
-
-if TYPE_CHECKING:
-    _Handler = logging.StreamHandler[IO[str]]
-else:
-    _Handler = logging.StreamHandler  # not subscriptable before Python 3.11
-
-
-class _StderrHandler(_Handler):
-    """Looks up ``sys.stderr`` at each line, so that a live view that borrows it prints log lines above itself."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> IO[str]:  # type: ignore[override]  # the base class has a plain attribute
-        return sys.stderr
-
-
-def setup_logging(level: str = "info", format: str = "text") -> logging.Logger:
-    """Send the log of mlserve and the libraries under it to standard error; return the ``mlserve`` logger.
-
-    ``level`` is debug, info, warning or error and applies to mlserve; libraries are heard from warning on. ``format``
-    is ``text`` or ``json``. May be called again: the earlier set-up is replaced.
-    """
-    handler = _StderrHandler()
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        for old in [item for item in logger.handlers if isinstance(item, _StderrHandler)]:
-            logger.removeHandler(old)
-        logger.addHandler(handler)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-    own = logging.getLogger("mlserve")
-    own.setLevel(level.upper())
-    return own
 
 
 class AccessLog:
@@ -159,7 +91,7 @@ class AccessLog:
         now = int(time.time() * 1000)
         if now != self._millisecond:
             self._millisecond = now
-            self._stamp = _iso(now)
+            self._stamp = iso(now)
         lines.append(self._format(self._stamp, client, method, path, status, size, seconds, request_id, timings))
         count = len(lines)
         if count == 1:
@@ -204,7 +136,7 @@ class AccessLog:
                     fresh = self._open()
                     os.close(self._fd)
                     self._fd = fresh
-                _write_all(self._fd, data)
+                write_all(self._fd, data)
             except OSError as error:
                 self.dropped += count
                 log.error("Cannot write the access log %s: %s (%d lines lost)", self._target, error, self.dropped)
@@ -213,25 +145,10 @@ class AccessLog:
                 return
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:  # a terminal that another program made non-blocking
-            select.select([], [fd], [], 1.0)
-
-
-def _iso(millisecond: int) -> str:
-    """Milliseconds since the epoch as UTC in ISO 8601."""
-    second, rest = divmod(millisecond, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
-
-
 _PLAIN = re.compile(r"[!#-\[\]-~]*").fullmatch  # printable ASCII but blank, quote, backslash: half of five str calls
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text that cannot break out of its field or its line: quotes, blanks, control and non-ASCII are escaped."""
     if _PLAIN(text):
         return text
@@ -249,7 +166,7 @@ def _text_line(
     request_id: str,
     timings: PhaseTimings | None,
 ) -> str:
-    head = (when, client, _safe(method), _safe(path), status, size, seconds * 1e3, _safe(request_id) or "-")
+    head = (when, client, safe(method), safe(path), status, size, seconds * 1e3, safe(request_id) or "-")
     if timings is None:
         return _TEXT % head + "\n"
     return _TEXT_TIMED % (*head, *_numbers(timings))

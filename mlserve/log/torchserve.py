@@ -1,0 +1,159 @@
+"""TorchServe's log files and console: which line goes where, and what it looks like there.
+
+A line goes to the file of its kind, and, as TorchServe's log4j2 set-up has it, also to ``ts_log.log`` and the console.
+There it has level, thread and logger in front; in the file of its kind only the time. Text is put together once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from mlserve.log.access import AccessLog, PhaseTimings, safe
+from mlserve.log.formats import TorchServeFormatter, is_model_line, local_stamp
+from mlserve.log.rolling import RollingFile
+from mlserve.log.writer import LineWriter, Output, Stream
+
+log = logging.getLogger(__name__)
+
+FILES = ("access_log", "model_log", "ts_log", "model_metrics", "ts_metrics")
+_METRICS = ("model_metrics", "ts_metrics")
+
+
+class TorchServeLogs:
+    """The open files of ``directory`` (none if empty) and, with ``console``, standard output.
+
+    Every file is there once this returns. One that cannot be opened is named in a warning, and its lines go to the
+    other places only.
+    """
+
+    def __init__(self, directory: str, metrics_directory: str = "", *, console: bool = True) -> None:
+        self.failures: list[str] = []
+        self._writers: list[LineWriter] = []
+        files: dict[str, Output] = {}
+        if directory or metrics_directory:
+            writer = self._writer("log-files")
+            for name in FILES:
+                place = (metrics_directory or directory) if name in _METRICS else directory
+                if place and (target := self._open(Path(place) / f"{name}.log")) is not None:
+                    files[name] = writer.output(target)
+        shared = [files["ts_log"]] if "ts_log" in files else []
+        if console:
+            shared.append(self._writer("log-console").output(Stream(1, "standard output")))
+        self._shared = tuple(shared)
+        self._files = files
+        self.console = console
+
+    def _writer(self, name: str) -> LineWriter:
+        made = LineWriter(name)
+        self._writers.append(made)
+        return made
+
+    def _open(self, path: Path) -> RollingFile | None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return RollingFile(path)
+        except OSError as error:
+            self.failures.append(f"{path}: {error.strerror or error}")
+            return None
+
+    def report(self) -> None:
+        """Warn of the files that could not be opened, once somebody can read it."""
+        if self.failures:
+            log.warning(
+                "log.directory: these files cannot be written, their lines go to the console only: %s",
+                "; ".join(self.failures),
+            )
+
+    def text(self, line: str, kind: str = "") -> None:
+        """A whole line, in log4j2's form already, to the file of ``kind``, ``ts_log.log`` and the console."""
+        line += "\n"
+        if kind and (own := self._files.get(kind)) is not None:
+            own.put(line)
+        for output in self._shared:
+            output.put(line)
+
+    def bare(self, kind: str, logger: str, text: str) -> None:
+        """One line of ``access_log``, ``ts_metrics`` or ``model_metrics``."""
+        stamp = local_stamp(int(time.time() * 1000))
+        if (own := self._files.get(kind)) is not None:
+            own.put(f"{stamp} - {text}\n")
+        if self._shared:
+            line = f"{stamp} [INFO ] main {logger} - {text}\n"
+            for output in self._shared:
+                output.put(line)
+
+    def metric(self, text: str, model: bool = False) -> None:
+        """One metric: a handler's (``model``) or the server's."""
+        if model:
+            self.bare("model_metrics", "MODEL_METRICS", text)
+        else:
+            self.bare("ts_metrics", "TS_METRICS", text)
+
+    def close(self) -> None:
+        """Write what is left."""
+        for writer in self._writers:
+            writer.close()
+
+
+class TorchServeHandler(logging.Handler):
+    """Hands records to :class:`TorchServeLogs`."""
+
+    def __init__(self, logs: TorchServeLogs) -> None:
+        super().__init__()
+        self._logs = logs
+        self.setFormatter(TorchServeFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        try:
+            self._logs.text(self.format(record), "model_log" if is_model_line(record) else "")
+        except Exception:
+            self.handleError(record)
+
+
+class TorchServeAccessLog(AccessLog):
+    """Access lines in TorchServe's form; ``other`` gets each line as well, in a form of its own.
+
+    ``/127.0.0.1:50910 "GET /ping HTTP/1.1" 200 3``, where the last number is milliseconds. A call over gRPC has the
+    method ``gRPC`` and its status code. TorchServe logs the requests of every API, not only of inference.
+    """
+
+    every_api = True
+
+    def __init__(self, logs: TorchServeLogs, other: AccessLog | None = None) -> None:
+        super().__init__("off")
+        self.enabled = True
+        self._logs = logs
+        self._other = other
+
+    def line(
+        self,
+        client: str,
+        method: str,
+        path: str,
+        status: int,
+        size: int,
+        seconds: float,
+        request_id: str,
+        timings: PhaseTimings | None = None,
+    ) -> None:
+        """See ``AccessLog``."""
+        if self._other is not None:
+            self._other.line(client, method, path, status, size, seconds, request_id, timings)
+        protocol = "HTTP/2.0" if method == "gRPC" else "HTTP/1.1"
+        where = "127.0.0.1" if client == "unix" else f"/{client}"
+        text = f'{where} "{safe(method)} {safe(path)} {protocol}" {status} {int(seconds * 1e3)}'
+        self._logs.bare("access_log", "ACCESS_LOG", text)
+
+    def reopen(self) -> None:
+        """See ``AccessLog``. The directory's files roll by themselves."""
+        if self._other is not None:
+            self._other.reopen()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """See ``AccessLog``. The directory's files stay open for what is logged after the last request."""
+        self.enabled = False
+        if self._other is not None:
+            self._other.close(timeout)

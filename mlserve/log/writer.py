@@ -1,0 +1,134 @@
+"""Lines to files and to the console from a thread, so that neither a slow disk nor a full pipe holds the loop up.
+
+The first line after a pause is written at once, those that follow in the next milliseconds together: what a request
+logged is in the file by the time that its client can look, and a busy server still writes only 200 times a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+GAP = 0.005  # s between two writes
+MAX_PENDING = 100_000  # lines, about 16 MiB; beyond it they are dropped and counted
+
+
+class Target(Protocol):
+    """Where bytes go."""
+
+    name: str
+
+    def write(self, data: bytes) -> None:
+        """Write all of it. Raises OSError."""
+
+    def close(self) -> None:
+        """Write no more."""
+
+
+class Stream:
+    """A file descriptor as a target, such as the console's. It is duplicated, so closing it closes nothing else."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.name = name
+        self._fd = os.dup(fd)
+
+    def write(self, data: bytes) -> None:
+        """See ``Target``."""
+        write_all(self._fd, data)
+
+    def close(self) -> None:
+        """See ``Target``."""
+        os.close(self._fd)
+
+
+class Output:
+    """Lines on their way to one target. ``put`` may be called from any thread; a line ends with its newline."""
+
+    def __init__(self, target: Target, wake: threading.Event) -> None:
+        self.target = target
+        self.lines: list[str] = []
+        self.dropped = 0  # lines lost to a full disk, or to a reader that does not read
+        self._wake = wake
+        self._failed = False
+
+    def put(self, line: str) -> None:
+        """Note one line."""
+        lines = self.lines
+        if len(lines) >= MAX_PENDING:
+            self.dropped += 1
+            return
+        lines.append(line)
+        if len(lines) == 1:
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write what has gathered; called by the writer's thread only."""
+        count = len(self.lines)  # appends may go on meanwhile: only what was counted is taken out
+        if not count:
+            return
+        data = "".join(self.lines[:count]).encode("utf-8", "backslashreplace")
+        del self.lines[:count]
+        try:
+            self.target.write(data)
+            self._failed = False
+        except OSError as error:
+            self.dropped += count
+            if not self._failed:  # once: the report is a line for a file as well
+                self._failed = True
+                log.error("Cannot write %s: %s (%d lines lost)", self.target.name, error, self.dropped)
+
+
+class LineWriter:
+    """One thread for the outputs that are added to it."""
+
+    def __init__(self, name: str) -> None:
+        self._outputs: list[Output] = []
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def output(self, target: Target) -> Output:
+        """A new output to ``target``, which the writer owns from now on."""
+        made = Output(target, self._wake)
+        self._outputs.append(made)
+        return made
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is left, for at most ``timeout`` seconds, and close the targets. A second call does nothing."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        outputs = self._outputs
+        while not self._closing.is_set():
+            if not _waiting(outputs):
+                self._wake.wait()
+            self._wake.clear()
+            for output in list(outputs):
+                output.flush()
+            self._closing.wait(GAP)
+        for output in outputs:
+            output.flush()
+            output.target.close()
+
+
+def _waiting(outputs: Sequence[Output]) -> bool:
+    return any(output.lines for output in outputs)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write ``data`` whole, waiting where the descriptor cannot take it now. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # a terminal that another program made non-blocking
+            select.select([], [fd], [], 1.0)
