@@ -65,7 +65,7 @@ def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     path = find_config_file(config, os.environ, Path.cwd())
     if path is None or path.suffix != ".properties":
         return load_settings(config_file=path, flags=flags, environ=os.environ)
-    from mlserve.compat.properties import PropertiesError, read_properties
+    from mlserve.settings.properties import PropertiesError, read_properties
 
     try:
         entries = read_properties(path, os.environ)

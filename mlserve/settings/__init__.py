@@ -2,16 +2,15 @@
 
 from mlserve.settings.access import AuthSettings, CorsSettings, TlsSettings
 from mlserve.settings.load import find_config_file, load_settings
+from mlserve.settings.models import DefaultsSettings, ModelsSettings
 from mlserve.settings.option import Option
 from mlserve.settings.processes import WorkersSettings
 from mlserve.settings.profiles import PROFILES
 from mlserve.settings.tree import (
-    DefaultsSettings,
     GpuSettings,
     GrpcSettings,
     LogSettings,
     MetricsSettings,
-    ModelsSettings,
     ServerSettings,
     Settings,
     all_options,

@@ -10,14 +10,15 @@ from typing import Any
 
 from mlserve.errors import SettingError
 from mlserve.settings.option import Option
-from mlserve.settings.profiles import PROFILES
+from mlserve.settings.profiles import ENVIRONMENT, PROFILES
 from mlserve.settings.toml_source import Lines, read_toml
-from mlserve.settings.torchserve import Given, Property, map_properties
+from mlserve.settings.torchserve import FromProperties, Property, map_properties
 from mlserve.settings.tree import SECTIONS, Settings, all_options, model_options
-from mlserve.settings.values import convert, shown
+from mlserve.settings.values import Given, convert, shown
 
 PREFIX = "MLSERVE_"
 CONFIG_ENV = "MLSERVE_CONFIG"
+TORCHSERVE_CONFIG_ENV = "TS_CONFIG_FILE"
 PROFILE_ENV = "MLSERVE_PROFILE"
 DEFAULT_FILE = "mlserve.toml"
 # Variables of other parts of mlserve, which are no settings of the server.
@@ -27,8 +28,16 @@ _SERVICE_LINK = re.compile(r"MLSERVE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
-def find_config_file(config: Path | None, environ: Mapping[str, str], directory: Path) -> Path | None:
-    """The settings file to read: ``--config``, else ``MLSERVE_CONFIG``, else ``mlserve.toml`` in ``directory``."""
+def find_config_file(
+    config: Path | None, environ: Mapping[str, str], directory: Path, *, torchserve: bool = False
+) -> Path | None:
+    """The settings file to read: ``--config``, else ``MLSERVE_CONFIG``, else ``mlserve.toml`` in ``directory``.
+
+    With ``torchserve``, ``config`` is what ``--ts-config`` says, a ``config.properties``; ``TS_CONFIG_FILE`` comes before
+    it. Nothing is looked for.
+    """
+    if torchserve:
+        return Path(environ[TORCHSERVE_CONFIG_ENV]) if environ.get(TORCHSERVE_CONFIG_ENV) else config
     if config is not None:
         return config
     if environ.get(CONFIG_ENV):
@@ -51,26 +60,28 @@ def load_settings(
     file; a ``config.properties`` means "torchserve". ``config_file`` is a TOML file, or just the name for messages when
     ``properties`` holds the parsed entries of a ``config.properties``. ``flags`` maps ``section.field`` to what was
     given on the command line. Raises :class:`SettingError` for a key nobody knows, a value of the wrong type or out of
-    range; it names the place.
+    range; it names the place. A value of ``flags`` may be a :class:`Given`, for flags that are none of the tree's.
     """
     known = {item.key: item for item in all_options()}
-    models: dict[str, dict[str, Given]] = {}
-    notes: list[str] = []
-    layers: list[Iterable[Given]] = []
     environ = environ or {}
     chosen_profile = profile or environ.get(PROFILE_ENV, "")
+    mapped, values = FromProperties(), []
+    models: dict[str, dict[str, Given]] = {}
     if properties is not None:
-        mapped = map_properties(properties, config_file.name if config_file else "config.properties")
-        layers.append(mapped.values)
-        models, notes = mapped.models, mapped.notes
+        mapped = map_properties(properties, config_file.name if config_file else "config.properties", environ)
+        values, models = mapped.values, mapped.models.tables
         chosen_profile = chosen_profile or "torchserve"
     elif config_file is not None:
         values, models, named = _from_toml(config_file, known)
         chosen_profile = chosen_profile or named
-        layers.append(values)
-    layers.insert(0, _from_profile(chosen_profile))
-    layers.append(_from_environ(environ, known))
-    layers.append(_from_flags(flags or {}, known))
+    layers: list[Iterable[Given]] = [
+        _from_profile(chosen_profile),
+        values,
+        _from_foreign_environ(chosen_profile, environ),
+        _from_environ(environ, known),
+        _from_flags(flags or {}, known),
+        mapped.forced,
+    ]
 
     chosen: dict[str, Any] = {}
     sources = dict.fromkeys(known, "default")
@@ -78,14 +89,14 @@ def load_settings(
         for given in layer:
             chosen[given.key] = _converted(known[given.key], given)
             sources[given.key] = given.source
-    return _build(chosen, models, sources, notes, chosen_profile)
+    return _build(chosen, models, sources, mapped, chosen_profile)
 
 
 def _build(
     chosen: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Given]],
     sources: dict[str, str],
-    notes: list[str],
+    mapped: FromProperties,
     profile: str,
 ) -> Settings:
     per_model = model_options()
@@ -100,7 +111,16 @@ def _build(
         sections[section] = cls(
             **{key[start:]: value for key, value in chosen.items() if key.startswith(f"{section}.")}
         )
-    return Settings(**sections, model=overrides, sources=sources, notes=tuple(notes), profile=profile)
+    return Settings(
+        **sections,
+        model=overrides,
+        sources=sources,
+        notes=tuple(mapped.notes),
+        profile=profile,
+        properties=mapped.entries,
+        model_snapshot=mapped.model_snapshot,
+        default_versions=mapped.models.default_versions,
+    )
 
 
 def _from_profile(name: str) -> Iterator[Given]:
@@ -129,7 +149,13 @@ def _check_workers(name: str, values: Mapping[str, Any], table: Mapping[str, Giv
 
 def _from_flags(flags: Mapping[str, Any], known: Mapping[str, Option]) -> Iterator[Given]:
     for key, value in flags.items():
-        yield Given(key, value, f"flag {known[key].flag}")
+        yield value if isinstance(value, Given) else Given(key, value, f"flag {known[key].flag}")
+
+
+def _from_foreign_environ(profile: str, environ: Mapping[str, str]) -> Iterator[Given]:
+    for name, key in ENVIRONMENT.get(profile, {}).items():
+        if environ.get(name):
+            yield Given(key, environ[name], f"env {name}")
 
 
 def _from_environ(environ: Mapping[str, str], known: Mapping[str, Option]) -> Iterator[Given]:

@@ -23,21 +23,37 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "log.access_log": "off",  # it is a file of log.directory
         "log.directory": "logs",
         "log.format": "torchserve",
+        "log.metrics_directory": "logs",  # also where $LOG_LOCATION moves the other logs
         "metrics.auto_detect": False,
         "metrics.families": "both",  # dashboards find TorchServe's names; the others are beside them
         "metrics.mode": "log",
         "models.allowed_urls": ("file://.*", "http(s)?://.*"),
         "models.keep_going": True,  # a start-up model that does not load is a warning
         "models.model_api": False,
+        "models.required": False,  # nor does it make the server unhealthy
         "models.snapshots": True,
         "models.start_in_background": True,
         "server.echo_request_id": False,
         "server.error_detail": "none",
+        "server.grpc_inference_host": "127.0.0.1",  # whatever the inference API's address is; so the next three
+        "server.grpc_management_host": "127.0.0.1",
         "server.handler_error_status": 503,
         "server.healthy_while_retrying": True,
         "server.http_style": "torchserve",
         "server.infer_content_type": False,
+        "server.management_host": "127.0.0.1",
         "server.max_request_size": 6_553_500,
         "server.max_response_size": 6_553_500,
+        "server.metrics_host": "127.0.0.1",
+        "server.typed_form_fields": False,  # handlers get such fields as bytes
     }
 }
+
+ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
+    "torchserve": {
+        "LOG_LOCATION": "log.directory",
+        "METRICS_LOCATION": "log.metrics_directory",
+        "TEMP": "server.temp_directory",
+    }
+}
+"""Profile -> variables, besides ``MLSERVE_*``, that its users set: variable -> setting. An ``MLSERVE_*`` one wins."""

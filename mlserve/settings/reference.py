@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlserve.settings.option import Option
-from mlserve.settings.torchserve import ADDRESSES, MODEL_KEYS
+from mlserve.settings.profiles import ENVIRONMENT, PROFILES
+from mlserve.settings.torchserve import TRANSLATED_FIELDS
+from mlserve.settings.torchserve_models import MODEL_KEYS
 from mlserve.settings.tree import SECTIONS, all_options, model_options
 from mlserve.settings.values import expected, written
 
@@ -22,9 +24,10 @@ A value comes from the first of these that has it:
 4. the default.
 
 The settings file is TOML with one table per section (`[server]`, `[defaults]`, ...), or, when its name ends in
-`.properties`, a TorchServe `config.properties`. A key that does not exist, a value of the wrong type and a value out
-of range are errors that name the file and line. TorchServe's keys that have no meaning here are listed in the start-up
-log.
+`.properties` or it is given as `--ts-config FILE`, a TorchServe `config.properties`. A key that does not exist, a value
+of the wrong type and a value out of range are errors that name the file and line. TorchServe's keys that have no
+meaning here are listed in the start-up log. With `--ts-config`, `$TS_CONFIG_FILE` comes before FILE, and where the file
+says `enable_envvars_config=true`, `TS_<KEY>` variables come before everything else, flags too.
 """
 _MODEL_HEAD = """\
 ## [model.NAME]
@@ -34,6 +37,13 @@ is the JSON of the key `models`; its names are in the last column.
 
 | Key | Default | Meaning | TorchServe key |
 |---|---|---|---|
+"""
+_PROFILE_HEAD = """\
+## Profile `{name}`
+
+Defaults that `--profile {name}`, `$MLSERVE_PROFILE` or `profile = "{name}"` at the top of the settings file take the
+place of; a `config.properties` means this profile. `mlserve config diff` compares a configuration with it.
+
 """
 
 
@@ -47,7 +57,22 @@ def reference() -> str:
     renamed = {field: key for key, field in MODEL_KEYS.items()}
     rows = (_line((_code(item.name), "", _meaning(item), _code(renamed.get(item.name, "")))) for item in _models())
     pages.append(_MODEL_HEAD + "".join(rows))
+    pages += [_profile(name) for name in PROFILES]
     return "\n".join(pages)
+
+
+def _profile(name: str) -> str:
+    """The profile as a table: the whole difference to mlserve's own defaults."""
+    known = {item.key: item for item in all_options()}
+    rows = (
+        _line((_code(key), _code(written(known[key].default)), _code(written(value)), known[key].help))
+        for key, value in PROFILES[name].items()
+    )
+    variables = "".join(_line((_code(variable), _code(key))) for variable, key in ENVIRONMENT.get(name, {}).items())
+    return (
+        f"{_PROFILE_HEAD.format(name=name)}| Key | mlserve's default | `{name}` | Meaning |\n|---|---|---|---|\n"
+        f"{''.join(rows)}\nIts users' variables are read as well:\n\n| Variable | Key |\n|---|---|\n{variables}"
+    )
 
 
 def _models() -> Iterable[Option]:
@@ -62,10 +87,7 @@ def _row(item: Option) -> str:
 
 
 def _torchserve(item: Option) -> str:
-    for key, api in ADDRESSES.items():
-        if item.key in (f"server.{api}_host", f"server.{api}_port") or (api, item.name) == ("inference", "host"):
-            return key
-    return "disable_system_metrics" if item.key == "metrics.system" else item.torchserve
+    return TRANSLATED_FIELDS.get(item.key, item.torchserve)
 
 
 def _meaning(item: Option) -> str:

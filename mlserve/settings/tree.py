@@ -12,9 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 from mlserve.settings.access import AuthSettings, CorsSettings, TlsSettings
+from mlserve.settings.models import DefaultsSettings, ModelOverrides, ModelsSettings
 from mlserve.settings.option import Option, option, options
 from mlserve.settings.processes import WorkersSettings
 
+UNIX, LOOPBACK = "unix:", "127.0.0.1"
 _PORT = {"low": 0, "high": 65535}
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -28,8 +30,8 @@ class ServerSettings:
         "Address that every listener binds to; `unix:/path` is a socket for the inference API.",
         flag="--host",
     )
-    management_host: str = option("", "Address of the management API; empty = `server.host`.")
-    metrics_host: str = option("", "Address of the metrics API; empty = `server.host`.")
+    management_host: str = option("", "Address, or `unix:/path`, of the management API; empty = `server.host`.")
+    metrics_host: str = option("", "Address, or `unix:/path`, of the metrics API; empty = `server.host`.")
     grpc_inference_host: str = option(
         "", "Address of the gRPC inference API; empty = `server.host`.", torchserve="grpc_inference_address"
     )
@@ -57,7 +59,6 @@ class ServerSettings:
         False,
         "Listen on addresses other than loopback although nothing asks callers who they are.",
         flag="--insecure",
-        torchserve="disable_token_authorization",
     )
     fast_lane: bool = option(True, "Serve plain inference requests by the short path in front of the HTTP server.")
     max_request_size: int = option(
@@ -85,6 +86,9 @@ class ServerSettings:
         choices=("none", "summary", "traceback"),
     )
     handler_error_status: int = option(500, "HTTP status of a request whose handler failed.", low=400, high=599)
+    typed_form_fields: bool = option(
+        True, "Decode a field of a multipart form by its own content type, even if it is no file."
+    )
     http_style: str = option(
         "mlserve",
         "Form of answers: `torchserve` sends its texts and no-cache headers, an empty 413, and closes after errors.",
@@ -108,109 +112,16 @@ class ServerSettings:
         "ts_request_sequence_end", "Header that ends sequences.", torchserve="ts_header_key_sequence_end"
     )
     pid_file: str = option("", "Where the pid file is; empty = in the temporary directory.", flag="--pid-file")
+    temp_directory: str = option("", "Where models are unpacked; empty = in the temporary directory.")
 
     def address(self, api: str) -> tuple[str, int]:
-        """(host, port) of ``inference``, ``management``, ``metrics``, ``grpc_inference`` or ``grpc_management``."""
-        own = getattr(self, f"{api}_host", "")
-        return own or self.host, int(getattr(self, f"{api}_port"))
+        """(host, port) of ``inference``, ``management``, ``metrics``, ``grpc_inference`` or ``grpc_management``.
 
-
-@dataclass(frozen=True)
-class ModelsSettings:
-    """Which models there are and who may bring more."""
-
-    store: str = option(
-        "", "Directory of archives and unpacked models.", flag="--model-store", torchserve="model_store"
-    )
-    load: tuple[str, ...] = option(
-        (),
-        "Models to load at start-up: `name=file.mar`, `file.mar`, a directory, a handler file, or `all`.",
-        flag="--models",
-        torchserve="load_models",
-    )
-    keep_going: bool = option(False, "Start although a model of `models.load` cannot be loaded.", flag="--keep-going")
-    model_api: bool = option(True, "Let clients register and unregister models.", torchserve="enable_model_api")
-    allowed_urls: tuple[str, ...] = option(
-        (),
-        "Regular expressions (whole URL, any case) of places that models may be fetched from.",
-        kind="regexes",
-        torchserve="allowed_urls",
-    )
-    default_handler: str = option("", "Handler of archives that name none.", torchserve="default_service_handler")
-    start_in_background: bool = option(
-        False, "Serve as soon as the models named at start are registered, while their workers still load."
-    )
-    unregister_timeout: float = option(
-        120.0,
-        "How long an unregistered version may answer what it has accepted; 0 answers 408.",
-        low=0,
-        unit="s",
-        torchserve="unregister_model_timeout",
-    )
-    envelope: str = option(
-        "",
-        "Envelope that requests and answers are wrapped in.",
-        choices=("", "body", "json", "kserve", "kservev2"),
-        torchserve="service_envelope",
-    )
-    limit_max_image_pixels: bool = option(
-        True, "Tell handlers to refuse images of too many pixels.", torchserve="limit_max_image_pixels"
-    )
-    workflow_store: str = option(
-        "",
-        "Directory of workflow archives; empty = `models.store`.",
-        flag="--workflow-store",
-        torchserve="workflow_store",
-    )
-    snapshots: bool = option(False, "Write the models and settings to a file at each change, and restore the last one.")
-    snapshot_directory: str = option(
-        "", "Where snapshots are written; empty = `config` in `log.directory`, or in `logs`."
-    )
-
-
-@dataclass(frozen=True)
-class DefaultsSettings:
-    """What a model gets where neither its own configuration nor ``[model.NAME]`` nor the caller says otherwise."""
-
-    batch_size: int = option(1, "Most requests in one batch.", flag="--batch-size", low=1)
-    max_batch_delay_ms: float = option(
-        100.0, "Longest wait for a batch to fill.", flag="--max-batch-delay", low=0, unit="ms"
-    )
-    batch_policy: str = option(
-        "eager",
-        "`eager`: an idle worker takes what is there; `window`: wait for a full batch or the delay.",
-        choices=("eager", "window"),
-    )
-    workers: int = option(
-        0,
-        "Workers per model; 0 = one per GPU (one without GPUs) at start-up, none when registered over the API.",
-        flag="--workers",
-        low=0,
-        torchserve="default_workers_per_model",
-    )
-    workers_without_gpu: int = option(
-        1, "What 0 `workers` means at start-up on a machine without GPUs; 0 = one per CPU.", low=0
-    )
-    job_queue_size: int = option(1000, "Most requests waiting per model.", low=1, torchserve="job_queue_size")
-    response_timeout: float = option(
-        120.0, "Longest time for one batch in a worker.", low=0.001, unit="s", torchserve="default_response_timeout"
-    )
-    startup_timeout: float = option(
-        120.0, "Longest time for a worker to load.", low=0.001, unit="s", torchserve="default_startup_timeout"
-    )
-    max_retry_timeout: float = option(300.0, "How long a worker that keeps dying is started again.", low=0, unit="s")
-    retry_on_worker_death: int = option(
-        1, "How often a request is computed again because its worker died.", low=0, high=10
-    )
-    isolate_errors: bool = option(True, "Run a failed batch again item by item, so that one bad item fails alone.")
-    reject_invalid_json: bool = option(True, "Answer 400 to a body that is declared as JSON and is not.")
-    strict_results: bool = option(
-        False, "Refuse a handler's result that is no list or of the wrong length with TorchServe's texts, as 503."
-    )
-    decode_input: bool = option(
-        True, "Hand JSON and text bodies to handlers decoded.", torchserve="decode_input_request"
-    )
-    threads_per_worker: int = option(0, "CPU threads of a worker; 0 = the server's CPUs shared evenly.", low=0)
+        A host that starts with ``unix:`` is a socket's path, without a port (0). APIs of one address share a listener.
+        """
+        own = self.host if api == "inference" else getattr(self, f"{api}_host")
+        host = own or (LOOPBACK if self.host.startswith(UNIX) else self.host)
+        return host, 0 if host.startswith(UNIX) else int(getattr(self, f"{api}_port"))
 
 
 @dataclass(frozen=True)
@@ -303,27 +214,6 @@ class GrpcSettings:
     )
 
 
-@dataclass(frozen=True)
-class ModelOverrides:
-    """The keys of a ``[model.NAME]`` table: fields of a model's specification. Unset keys are left to the model."""
-
-    batch_size: int = option(1, "Most requests in one batch.", low=1)
-    max_batch_delay_ms: float = option(100.0, "Longest wait for a batch to fill.", low=0, unit="ms")
-    batch_policy: str = option("eager", "As `defaults.batch_policy`.", choices=("eager", "window"))
-    min_workers: int = option(1, "Workers to keep.", low=0)
-    max_workers: int = option(1, "Workers to grow to.", low=0)
-    job_queue_size: int = option(1000, "Most requests waiting.", low=1)
-    response_timeout: float = option(120.0, "Longest time for one batch.", low=0.001, unit="s")
-    startup_timeout: float = option(120.0, "Longest time for a worker to load.", low=0.001, unit="s")
-    max_retry_timeout: float = option(300.0, "How long a dying worker is started again.", low=0, unit="s")
-    retry_on_worker_death: int = option(1, "How often a request survives its worker.", low=0, high=10)
-    isolate_errors: bool = option(True, "Run a failed batch again item by item.")
-    device_type: str = option("", "Where workers run; empty = a GPU where there is one.", choices=("", "cpu", "gpu"))
-    device_ids: tuple[int, ...] = option((), "Physical GPU ids to use.", kind="ints", low=0)
-    threads_per_worker: int = option(0, "CPU threads of a worker; 0 = an even share.", low=0)
-    python: str = option("", "Interpreter of the workers; empty = the server's own.")
-
-
 SECTIONS: Mapping[str, type] = {
     "server": ServerSettings,
     "models": ModelsSettings,
@@ -347,11 +237,16 @@ class Settings:
     ``server.host`` (or ``model.NAME.batch_size``) to ``default``, ``env MLSERVE_SERVER_HOST``, ``flag --host`` or
     ``mlserve.toml:12``. ``profile`` is the named table that the values start from (:mod:`mlserve.settings.profiles`),
     empty for mlserve's own defaults. ``notes`` are things the reader of the start-up log should know about the sources.
+
+    Three come from a TorchServe configuration only. ``properties`` are its keys as written, those without meaning
+    here too, because snapshots keep them. ``model_snapshot`` holds the models of a snapshot that is restored instead of
+    loading ``models.load``; ``None`` = there is none. ``default_versions`` maps models to the versions that the key
+    ``models`` calls their default.
     """
 
     server: ServerSettings = ServerSettings()
-    models: ModelsSettings = ModelsSettings()
-    defaults: DefaultsSettings = DefaultsSettings()
+    models: ModelsSettings = field(default_factory=ModelsSettings)
+    defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
     gpu: GpuSettings = GpuSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -364,6 +259,9 @@ class Settings:
     model: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _EMPTY)
     sources: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     notes: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    model_snapshot: Mapping[str, Any] | None = None
+    default_versions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
 
 
 def all_options() -> Iterator[Option]:

@@ -8,13 +8,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlserve.settings.option import Option
 
 _SIZE = re.compile(r"(\d+)\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _POWER = {"": 0, "B": 0, "K": 1, "M": 2, "G": 3}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class Given(NamedTuple):
+    """A value for ``key`` (``section.field``) as one source holds it, and the source in words."""
+
+    key: str
+    value: Any
+    source: str
 
 
 def convert(option: Option, raw: Any) -> Any:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve.compat.properties import PropertiesError, Property, parse_properties, read_properties
+from mlserve.settings.properties import PropertiesError, Property, parse_properties, read_properties
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 

@@ -26,6 +26,9 @@ io_ratio cpp_log_config enable_envvars_config
 VALUES = {
     **dict.fromkeys(("inference_address", "management_address", "metrics_address"), "http://127.0.0.1:1"),
     "models": "{}",
+    "model_snapshot": '{"models": {}}',
+    "service_envelope": "json",
+    "metrics_mode": "log",
 }
 
 
@@ -61,6 +64,17 @@ def test_no_key_of_torchserve_is_called_unknown(key):
         ("number_of_gpu", "2", "gpu", "limit", 2),
         ("max_request_size", "6553500", "server", "max_request_size", 6553500),
         ("disable_token_authorization", "true", "server", "insecure", True),
+        ("disable_token_authorization", "true", "auth", "tokens", False),
+        ("disable_token_authorization", "false", "auth", "tokens", True),
+        ("debug", "true", "defaults", "startup_workers", 1),
+        ("enable_grpc_ssl", "true", "tls", "apis", ("grpc_inference", "grpc_management")),
+        ("metrics_mode", " Prometheus", "metrics", "mode", "prometheus"),
+        ("service_envelope", "kserve", "models", "envelope", "kserve"),
+        ("unregister_model_timeout", "0", "models", "unregister_timeout", 0.0),
+        ("token_expiration_min", "0.5", "auth", "token_expiration_min", 0.5),
+        ("ts_open_inference_protocol", "TRUE", "server", "open_inference", True),
+        ("inference_address", "unix:/run/mlserve.sock", "server", "host", "unix:/run/mlserve.sock"),
+        ("management_address", "HTTPS://h:1", "tls", "apis", ("management",)),
         ("disable_system_metrics", "true", "metrics", "system", False),
         ("enable_metrics_api", "false", "metrics", "enabled", False),
         ("grpc_inference_port", "7777", "server", "grpc_inference_port", 7777),
@@ -80,15 +94,15 @@ def test_addresses_are_split_so_that_management_can_stay_on_loopback():
         ("metrics_address", "http://[::1]:9002/"),
     )
     assert settings.server.address("inference") == ("0.0.0.0", 9000)
-    assert settings.server.address("management") == ("127.0.0.1", 80)
+    assert settings.server.address("management") == ("127.0.0.1", 8081)
     assert settings.server.address("metrics") == ("::1", 9002)
 
 
 @pytest.mark.parametrize(
     ("address", "cause"),
     [
-        ("https://127.0.0.1:8443", "TLS"),
-        ("unix:/tmp/x.sock", "unix sockets are not supported"),
+        ("unix:tmp/x.sock", "a socket is unix:/path"),
+        ("https://Incorrect?*binding:11111", "expected an address such as"),
         ("127.0.0.1:8080", "expected an address such as"),
         ("http://127.0.0.1:99999", "expected an address such as"),
         ("http://", "expected an address such as"),
@@ -113,15 +127,15 @@ def test_last_of_two_entries_counts():
 
 
 def test_what_is_ignored_is_said_with_line_and_reason():
-    settings = from_properties(("ipex_enable", "true"), ("my_own", "1"))
-    assert settings.notes[0].startswith("config.properties:1: ipex_enable is accepted and ignored: ")
+    settings = from_properties(("io_ratio", "70"), ("my_own", "1"))
+    assert settings.notes[0].startswith("config.properties:1: io_ratio is accepted and ignored: ")
     assert settings.notes[1].startswith("config.properties:2: my_own is not a setting")
 
 
 def test_models_json_becomes_overrides_per_version():
     json = (
         '{"m": {"1.0": {"minWorkers": 1, "maxWorkers": 2, "batchSize": 4, "maxBatchDelay": 50, "responseTimeout": 9,'
-        ' "startupTimeout": 8, "marName": "m.mar"}, "2.0": {}}}'
+        ' "startupTimeout": 8, "marName": "m.mar", "parallelLevel": 2}, "2.0": {"defaultVersion": true, "batchSize": 0}}}'
     )
     settings = from_properties(("models", json))
     assert settings.model == {
@@ -132,11 +146,16 @@ def test_models_json_becomes_overrides_per_version():
             "max_batch_delay_ms": 50.0,
             "response_timeout": 9.0,
             "startup_timeout": 8.0,
+            "parallel_level": 2,
         },
         "m:2.0": {},
     }
     assert settings.sources["model.m:1.0.batch_size"] == "config.properties:1"
-    assert settings.notes == ("config.properties:1: models: marName of m 1.0 is accepted and ignored",)
+    assert settings.default_versions == {"m": "2.0"}
+    assert settings.notes == (
+        "config.properties:1: models: marName of m 1.0 is accepted and ignored: load_models names the archives",
+        "config.properties:1: models: batchSize of m 2.0 is 0, which leaves it at the default",
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +165,8 @@ def test_models_json_becomes_overrides_per_version():
         ("[]", "expected a JSON object"),
         ('{"m": 1}', "'m' must map each version"),
         ('{"m": {"1.0": 1}}', "'m' must map each version"),
-        ('{"m": {"1.0": {"batchSize": 0}}}', "model.m:1.0.batch_size: expected a whole number of at least 1, got 0"),
+        ('{"m": {"1.0": {"batchSize": "x"}}}', "model.m:1.0.batch_size: expected a whole number of at least 1, got"),
+        ('{"m": {"1.0": {"defaultVersion": 1}}}', "defaultVersion of m 1.0: expected true or false, got 1"),
     ],
 )
 def test_wrong_models_json_is_refused_with_its_line(json, cause):

@@ -4,7 +4,8 @@ from pathlib import Path
 from mlserve.core.model import ModelSpec
 from mlserve.settings import all_options, model_options
 from mlserve.settings.reference import reference
-from mlserve.settings.torchserve import ADDRESSES, IGNORED, MODEL_KEYS
+from mlserve.settings.torchserve import ADDRESSES, IGNORED
+from mlserve.settings.torchserve_models import MODEL_KEYS
 from mlserve.settings.values import convert, written
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -163,7 +163,7 @@ def _problem(options: argparse.Namespace) -> str | None:
 
 
 def _store_of(config: Path) -> str:
-    from mlserve.compat.properties import PropertiesError, read_properties
+    from mlserve.settings.properties import PropertiesError, read_properties
 
     try:
         values = {key: value for key, value, _ in read_properties(config, os.environ)}

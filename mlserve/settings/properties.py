@@ -15,7 +15,7 @@ from typing import NamedTuple
 _BLANK = " \t\f"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _UNICODE = re.compile(r"[0-9A-Fa-f]{4}")
-_VARIABLE = re.compile(r"\$\$(\w+)\$\$")
+_VARIABLE = re.compile(r"\$\$(\w|[^$]{2,})\$\$")
 
 
 class PropertiesError(ValueError):
