@@ -10,7 +10,7 @@ Everything runs on the event loop; nothing here locks. Times are in seconds.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from mlserve.core.messages import InferenceResponse
@@ -136,6 +136,22 @@ class CustomMetrics:
         twin.values, twin.dropped = self.values.copy(), self.dropped
         twin.histograms = {series: histogram.copy() for series, histogram in self.histograms.items()}
         return twin
+
+
+class HttpCounts:
+    """Answers over HTTP by hundreds of their status, of all APIs together. ``on_answer`` hears of each one."""
+
+    __slots__ = ("answers", "on_answer")
+
+    def __init__(self) -> None:
+        self.answers = [0] * 10
+        self.on_answer: Callable[[int], object] | None = None
+
+    def count(self, status: int) -> None:
+        """Count one answer."""
+        self.answers[status // 100] += 1
+        if self.on_answer is not None:
+            self.on_answer(status)
 
 
 class ModelStats:

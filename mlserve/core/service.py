@@ -16,8 +16,9 @@ from mlserve.core.health import Health, judge
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
-from mlserve.core.metrics import ModelStats
+from mlserve.core.metrics import HttpCounts, ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
+from mlserve.core.observing import Observer
 from mlserve.core.pending import ModelQueue, no_worker
 from mlserve.core.ports import Clock, Engine, ModelSource
 from mlserve.core.registry import Registry, VersionHandle
@@ -60,6 +61,8 @@ class InferenceService:
         healthy_while_retrying: bool = False,
     ) -> None:
         self.registry = Registry()
+        self.http_counts = HttpCounts()
+        self.observer: Observer | None = None  # of every version that is registered from now on
         self.starting = True  # until the models named at start have been loaded
         self.stopping = False
         self.missing: dict[str, str] = {}  # named at start and not loaded: URL -> name
@@ -309,6 +312,7 @@ class InferenceService:
             raise ModelExists(f"Model version {spec.key.version} is already registered for model {spec.key.name}")
         stats = ModelStats()
         queue = ModelQueue(spec, self._clock, stats)
+        queue.observer = self.observer
         handle = VersionHandle(spec, queue, self._engine.open(spec, queue), stats)
         self.registry.add(handle)
         return handle
