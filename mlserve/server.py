@@ -23,6 +23,7 @@ from mlserve.core.service import InferenceService
 from mlserve.engine.local import LoadOptions, LocalEngine, available_cpus, discover_gpus
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import open_access_log
+from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.doors import HttpDoors
 from mlserve.settings import Settings
 from mlserve.startup import load_models, make_work_dir
@@ -127,12 +128,17 @@ class Server:
         work_dir = make_work_dir()
         access = open_access_log(self._settings.log)
         service = self._service = self._build_service(work_dir, loop)
-        self._doors = HttpDoors(self._settings, service, access if access.enabled else None, self._progress.listening)
+        guard = TokenGuard(self._settings.auth) if self._settings.auth.tokens else None
+        self._doors = HttpDoors(
+            self._settings, service, access if access.enabled else None, self._progress.listening, guard
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, access.reopen)  # what a log rotation sends
         try:
             await self._doors.open()
+            if guard is not None:
+                guard.write()  # now that no other server has these ports, and before anybody is told of them
             code = await self._load(service)
             if code == OK and not self._stop.is_set():
                 service.starting = False
@@ -148,6 +154,8 @@ class Server:
             return FAILED
         finally:
             await self._take_down()
+            if guard is not None:
+                guard.remove()
             access.close()
             shutil.rmtree(work_dir, ignore_errors=True)
             self._progress.stopped()

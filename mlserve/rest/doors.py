@@ -17,6 +17,7 @@ from aiohttp import web
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.fast import FastLane
 from mlserve.rest.inference import build_inference_app
@@ -31,7 +32,10 @@ FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request 
 
 
 class HttpDoors:
-    """The inference, management and metrics APIs on their ports. ``on_bound`` is told each API's name and URL."""
+    """The inference, management and metrics APIs on their ports. ``on_bound`` is told each API's name and URL.
+
+    ``guard`` lets nobody in who has no token; there is none where none are asked for.
+    """
 
     def __init__(
         self,
@@ -39,10 +43,12 @@ class HttpDoors:
         service: InferenceService,
         access: AccessLog | None,
         on_bound: Callable[[str, str], object],
+        guard: TokenGuard | None = None,
     ) -> None:
         self._settings = settings
         self._service = service
         self._access = access
+        self._guard = guard
         self._on_bound = on_bound
         self._listeners: list[asyncio.Server] = []
         self._runners: list[JsonErrorsRunner] = []
@@ -63,7 +69,7 @@ class HttpDoors:
             )
         )
         await self._bind("inference", inference, self._fast_lane(inference, options, ids))
-        await self._bind("management", await self._runner(build_management_app(self._service, settings)))
+        await self._bind("management", await self._runner(build_management_app(self._service, settings, self._guard)))
         if settings.metrics.enabled:
             await self._bind("metrics", await self._runner(build_metrics_app(self._service, settings)))
 

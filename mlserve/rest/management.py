@@ -18,17 +18,21 @@ from mlserve.protocols.actions import ManagementActions, Result
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.rest.json_errors import json_errors
+from mlserve.rest.tokens import token_check
 
 if TYPE_CHECKING:
     from mlserve.core.service import InferenceService
+    from mlserve.protocols.tokens import TokenGuard
     from mlserve.settings import Settings
 
 # A management body is a handful of parameters; models come by name or URL, never in the body.
 MAX_BODY = 1 << 20
 
 
-def build_management_app(service: InferenceService, settings: Settings) -> web.Application:
-    """The app for the management port. Reads ``settings.server`` and ``settings.models.model_api``."""
+def build_management_app(
+    service: InferenceService, settings: Settings, guard: TokenGuard | None = None
+) -> web.Application:
+    """The app for the management port. Reads ``settings.server`` and ``settings.models``."""
     limit = min(MAX_BODY, settings.server.max_request_size)
     app = web.Application(
         middlewares=[
@@ -37,7 +41,8 @@ def build_management_app(service: InferenceService, settings: Settings) -> web.A
                 limit_setting=f"{limit} bytes for the management API",
                 request_ids=RequestIds(settings.server.echo_request_id),
                 body_timeout=settings.server.header_timeout,
-            )
+            ),
+            token_check(guard, "management"),
         ],
         client_max_size=limit,
     )
