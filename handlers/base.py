@@ -6,6 +6,7 @@ same hooks, same order. torch is imported when a model is loaded, so a subclass 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -122,7 +123,7 @@ class BaseHandler:
         if os.environ.get("TS_IPEX_ENABLE") != "true":
             return model
         try:
-            import intel_extension_for_pytorch as ipex
+            ipex: Any = importlib.import_module("intel_extension_for_pytorch")
         except ImportError:
             logger.warning("workers.ipex is on, but intel-extension-for-pytorch is not installed: going on without it")
             return model
@@ -203,6 +204,7 @@ class BaseHandler:
         """Answer a batch: preprocess, inference and postprocess in turn, each timed into ``context.phases``."""
         started = time.perf_counter()
         self.context = context
+        output: list[Any]
         if profiling.enabled():
             if self.manifest is None:
                 self.manifest = context.manifest
@@ -241,8 +243,8 @@ class BaseHandler:
     def _infer_with_profiler(self, data: list[Any]) -> tuple[list[Any], Any]:
         """(answers, profiler) of a batch; the trace is written as ``profiler_args`` say."""
         self.profiler_args = profiling.arguments(self.profiler_args, self.manifest)
-        output, profiler = profiling.run(self.profiler_args, lambda: self._answer(data))
-        return output, profiler
+        traced: tuple[list[Any], Any] = profiling.run(self.profiler_args, lambda: self._answer(data))
+        return traced
 
     def explain_handle(self, data_preprocess: Any, raw_data: list[Any]) -> list[Any]:
         """Explain a batch that has been preprocessed, for the class that each row's ``target`` names."""

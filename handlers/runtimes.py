@@ -5,6 +5,7 @@ What each needs is imported when such a file is loaded.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import zipfile
@@ -34,7 +35,7 @@ def load_runtime(path: Path, device: torch.device) -> Any:
 def onnx_session(path: Path, device: torch.device) -> Any:
     """An ``onnxruntime.InferenceSession``, on the GPU if the worker has one."""
     try:
-        import onnxruntime
+        onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ValueError(
             f"{path.name}: cannot load .onnx files without onnxruntime: pip install 'mlserve[onnx]' ({error})"

@@ -19,7 +19,7 @@ def timed(method: Method) -> Method:
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        context = getattr(self, "context", None)
+        context: Any = getattr(self, "context", None)
         if not _wanted(context):
             return method(self, *args, **kwargs)
         _synchronize()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import importlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
@@ -152,10 +153,10 @@ class VisionHandler(BaseHandler):
     def ig(self) -> Any:
         """Captum's integrated gradients of the model. Raises ``PredictionError`` 501 where captum is not installed."""
         try:
-            from captum.attr import IntegratedGradients
+            attr: Any = importlib.import_module("captum.attr")
         except ImportError as error:
             raise PredictionError(501, f"Explanations need captum: pip install captum ({error})") from None
-        return IntegratedGradients(self.model)
+        return attr.IntegratedGradients(self.model)
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
         """How much each value of the input tensor speaks for class ``target``: one nested list per item."""

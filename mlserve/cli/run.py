@@ -132,6 +132,7 @@ class InProcess:
     """A loaded handler with the worker's own loader and runner around it, and no link to a server."""
 
     def __init__(self, settings: Settings, spec: ModelSpec, gpu: int | None) -> None:
+        from mlserve.compat.finder import install
         from mlserve.wire.payload import Load
         from mlserve.worker.context import RowDecoder, make_context
         from mlserve.worker.loader import LoadError, load
@@ -143,12 +144,15 @@ class InProcess:
         request.gpu_id, request.batch_size, request.isolate_errors = gpu, spec.batch_size, spec.isolate_errors
         request.decode_input = settings.defaults.decode_input
         request.reject_invalid_json = settings.defaults.reject_invalid_json
+        request.strict_results = settings.defaults.strict_results
+        request.limit_max_image_pixels = settings.models.limit_max_image_pixels
         self.traceback = ""
         self.context = make_context(request)
         started = time.perf_counter()
         os.chdir(spec.model_dir)
+        install()
         try:
-            entry = load(request.handler, request.model_dir, self.context, _finish)
+            entry = load(request.handler, request.model_dir, self.context, _finish, settings.models.envelope)
         except LoadError as error:
             raise HandlerFailed(str(error)) from None
         except Exception as error:

@@ -1,8 +1,8 @@
-"""Makes ``import ts...`` mean ``mlserve.compat.ts...``, so that a handler file written for TorchServe runs as it is.
+"""``import ts...`` in a worker, so that a handler file written for TorchServe runs as it is.
 
-The two names are one module object, so a class is the same by either. Where a real torchserve is installed, a module
-or a name that is missing here is taken from there; its own imports of ``ts`` come back here. Without one the error
-says what is missing. A ``ts.py`` or ``ts/`` of the model itself wins: it has nothing to do with TorchServe.
+The names are those of ``mlserve.compat.ts``. Where a real torchserve is installed, a module or a name that is missing
+here is taken from there; its own imports of ``ts`` come back here. Without one the error says what is missing.
+A ``ts.py`` or ``ts/`` of the model itself wins: it has nothing to do with TorchServe.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+from mlserve.compat.alias import Alias
 
 ALIAS = "ts"
 TARGET = "mlserve.compat.ts"
@@ -24,53 +25,37 @@ TARGET = "mlserve.compat.ts"
 def install() -> None:
     """Put the finder first, once."""
     if not any(isinstance(finder, TorchServeFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, TorchServeFinder())
+        sys.meta_path.insert(0, TorchServeFinder(ALIAS, TARGET))
 
 
-class TorchServeFinder(MetaPathFinder):
-    """Finds ``ts`` and everything below it."""
+class TorchServeFinder(Alias):
+    """Finds ``ts`` and everything below it: here, else in an installed torchserve."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module here, else the installed one. Raises ``ModuleNotFoundError`` that says what is missing."""
+        """See ``importlib.abc.MetaPathFinder``. Raises ``ModuleNotFoundError`` that says what is missing."""
         if fullname != ALIAS and not fullname.startswith(ALIAS + "."):
             return None
         if _of_the_model(sys.modules.get(ALIAS)):
             return None
-        own = TARGET + fullname[len(ALIAS) :]
-        if _exists(own):
-            package = importlib.util.find_spec(own)
-            is_package = package is not None and package.submodule_search_locations is not None
-            return ModuleSpec(fullname, _AliasLoader(own), is_package=is_package)
-        installed = _installed(fullname)
-        if installed is None:
+        spec = super().find_spec(fullname, path, target)
+        if spec is not None:
+            own = importlib.import_module(TARGET + fullname[len(ALIAS) :])
+            vars(own).setdefault("__getattr__", _missing(fullname, own.__name__))
+            return spec
+        spec = _installed(fullname)
+        if spec is None:
+            beside = (
+                "the torchserve installed beside it has none either"
+                if _installed(f"{ALIAS}.torch_handler")
+                else "torchserve is not installed beside it (pip install torchserve)"
+            )
             raise ModuleNotFoundError(
-                f"No module named {fullname!r}: mlserve has no counterpart to this module of TorchServe, and "
-                "torchserve is not installed beside it (pip install torchserve)",
+                f"No module named {fullname!r}: mlserve has no counterpart to this module of TorchServe, and {beside}",
                 name=fullname,
             )
-        return installed
-
-
-class _AliasLoader(Loader):
-    """Gives ``ts.x`` the module object of ``mlserve.compat.ts.x``."""
-
-    def __init__(self, own: str) -> None:
-        self._own = own
-        self._spec: ModuleSpec | None = None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Import the module under its own name."""
-        module = importlib.import_module(self._own)
-        self._spec = module.__spec__
-        if "__getattr__" not in vars(module):
-            vars(module)["__getattr__"] = _missing(spec.name, self._own)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """It has run already; only its spec, which the import system has just replaced, is put back."""
-        module.__spec__ = self._spec
+        return spec
 
 
 def _missing(name: str, own: str) -> Callable[[str], Any]:
@@ -90,13 +75,6 @@ def _missing(name: str, own: str) -> Callable[[str], Any]:
         raise AttributeError(f"module {own!r}, which stands in for {name!r}, has no attribute {attribute!r}")
 
     return lookup
-
-
-def _exists(own: str) -> bool:
-    try:
-        return importlib.util.find_spec(own) is not None
-    except ModuleNotFoundError:
-        return False  # its parent is not ours
 
 
 def _installed(fullname: str) -> ModuleSpec | None:

@@ -1,0 +1,96 @@
+"""``text_classifier``: a text in, ``{label: probability}`` out, for a bag of words and word pairs.
+
+The archive holds the model and ``source_vocab.pt`` (token -> index). The text is cleaned (HTML, contractions, accents,
+punctuation), tokenised and looked up. Texts of a batch go through the model together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlserve.handler import PredictionError
+
+from . import text as texts
+from .labels import named
+from .text_handler import TextHandler
+from .timing import timed
+
+
+class TextClassifier(TextHandler):
+    """For models called as ``model(tokens, offsets)``, as ``torch.nn.EmbeddingBag`` is. ``ngrams`` is the longest run
+    of words that the vocabulary knows.
+    """
+
+    ngrams = 2
+
+    def preprocess(self, data: list[Any]) -> Any:
+        """(tokens of all texts, where each starts), and the words of each text; a row without a text is refused."""
+        import torch
+
+        tokens: list[int] = []
+        offsets: list[int] = []
+        words: list[list[str]] = []
+        for index, row in enumerate(data):
+            try:
+                cleaned = self._tokenize(self._clean(_text(row)))
+            except PredictionError as error:
+                self.refuse(index, error)
+                continue
+            offsets.append(len(tokens))
+            words.append(cleaned)
+            tokens.extend(self.source_vocab[token] for token in texts.ngrams(cleaned, self.ngrams))
+        if not words:
+            return None
+        made = torch.tensor(tokens, device=self.device), torch.tensor(offsets, device=self.device)
+        return made, words
+
+    def _clean(self, text: str) -> str:
+        text = self._expand_contractions(self._remove_html_tags(text).lower())
+        return self._remove_punctuation(self._remove_accented_characters(text))
+
+    @timed
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Logits ``[texts, classes]``."""
+        import torch
+
+        (tokens, offsets), _ = data
+        with torch.inference_mode():
+            return self.model(tokens, offsets)
+
+    @timed
+    def postprocess(self, data: Any) -> list[Any]:
+        """Every class with its probability, in the order of the model's output."""
+        return [named(range(len(row)), row, self.mapping) for row in data.float().softmax(dim=1).tolist()]
+
+    def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
+        """How much each token of a text speaks for class ``target``: ``{words, importances}`` per text."""
+        import torch
+
+        (tokens, offsets), words = tensor_data
+        bounds = [*offsets.tolist(), len(tokens)]
+        targets = target if isinstance(target, list) else [target] * len(words)
+        answers = []
+        for index, text in enumerate(words):
+            part = tokens[bounds[index] : bounds[index + 1]]
+            attributions = self.lig.attribute(
+                part,
+                torch.zeros_like(part),
+                additional_forward_args=(torch.zeros(1, dtype=torch.long, device=part.device),),
+                target=targets[index],
+            )
+            importances = self.summarize_attributions(attributions).tolist()
+            answers.append({"importances": importances, "words": self.get_word_token(text)})
+        return answers
+
+
+def _text(row: Any) -> str:
+    value = (row.get("data") or row.get("body")) if isinstance(row, Mapping) else row
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError as error:
+            raise PredictionError(400, f"The text is not UTF-8: {error}") from None
+    if not isinstance(value, str) or not value.strip():
+        raise PredictionError(400, f"Expected a text as the body or as the part 'data', got {type(value).__name__}")
+    return value

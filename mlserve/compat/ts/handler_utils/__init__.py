@@ -1,0 +1,1 @@
+"""``ts.handler_utils``, a package of TorchServe's names."""

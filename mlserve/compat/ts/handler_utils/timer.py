@@ -1,0 +1,5 @@
+"""``ts.handler_utils.timer``: the decorator ``timed``."""
+
+from mlserve.handlers.timing import timed
+
+__all__ = ["timed"]

@@ -1,0 +1,1 @@
+"""``ts.protocol``, a package of TorchServe's names."""

@@ -1,0 +1,1 @@
+"""``ts.torch_handler``, a package of TorchServe's names."""

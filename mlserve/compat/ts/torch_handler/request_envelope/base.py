@@ -1,0 +1,5 @@
+"""``ts.torch_handler.request_envelope.base``."""
+
+from mlserve.handlers.envelopes import BaseEnvelope
+
+__all__ = ["BaseEnvelope"]

@@ -1,0 +1,1 @@
+"""``ts.utils``, a package of TorchServe's names."""

@@ -1,0 +1,3 @@
+"""``ts.version``: the TorchServe that handlers and scripts may take this for."""
+
+__version__ = "0.12.0"
