@@ -1,22 +1,24 @@
 """Command-line flags made from the settings tree, so that a flag is declared once, with its field.
 
 A verb that needs settings is written as ``def verb(settings: Settings, ...)`` and decorated with
-:func:`with_settings`, which gives it ``--config`` and a flag per setting and hands it the loaded tree.
+:func:`with_settings`, which gives it ``--config`` and a flag per setting and hands it the loaded tree. Which file is
+read, and how, is in :mod:`mlserve.cli.sources`.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlserve.errors import SettingError
-from mlserve.settings import Option, Settings, all_options, find_config_file, load_settings
+from mlserve.cli.sources import CommandLine, read_settings, read_torchserve_settings
+from mlserve.settings import PROFILES, Option, all_options
 from mlserve.settings.values import written
+
+__all__ = ["CommandLine", "as_arguments", "read_settings", "read_torchserve_settings", "with_settings"]
 
 _METAVARS = {"gpu_ids": "IDS", "int": "N", "float": "NUMBER", "size": "SIZE", "texts": "MODEL"}
 
@@ -24,7 +26,8 @@ _METAVARS = {"gpu_ids": "IDS", "int": "N", "float": "NUMBER", "size": "SIZE", "t
 def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Give a command the settings' flags (those of the keys ``only``, or all) and call it with ``settings=``.
 
-    A command that has a parameter ``given`` is passed what came from the command line, as ``(config, flags)``.
+    A command that has a parameter ``given`` is passed what came from the command line, a :class:`CommandLine`. With all
+    flags there is ``--profile`` as well.
     A positional parameter ``more_models`` of the command is added to ``models.load``.
     """
     chosen = [item for item in all_options() if item.flag and (not only or item.key in only)]
@@ -36,18 +39,20 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
         ]  # those the command line fills
 
         def command(**values: Any) -> None:
-            config = values.pop("config")
+            config, ts_config, profile = values.pop("config"), values.pop("ts_config"), values.pop("profile", "")
             flags = {item.key: values.pop(_name(item)) for item in chosen}
             flags = {key: value for key, value in flags.items() if value is not None and value != []}
             if values.get("more_models"):
                 flags["models.load"] = [*flags.get("models.load", []), *values["more_models"]]
             if "models.load" in flags:  # each value may itself be a comma list, as in config.properties
                 flags["models.load"] = ",".join(flags["models.load"])
+            line = CommandLine(config, flags, profile, ts_config)
             if "given" in own:
-                values["given"] = (config, flags)
-            function(settings=read_settings(config, flags), **values)
+                values["given"] = line
+            function(settings=read_settings(line), **values)
 
-        parameters = [*(item for item in passed), _config_parameter(), *(_parameter(item) for item in chosen)]
+        files = [_CONFIG, _TS_CONFIG, *([] if only else [_PROFILE])]
+        parameters = [*passed, *files, *(_parameter(item) for item in chosen)]
         command.__name__ = function.__name__
         command.__doc__ = function.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -57,28 +62,12 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
     return decorate
 
 
-def read_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
-    """Load the settings for this process: its environment, its working directory, and what the command line gave.
-
-    Raises :class:`SettingError`.
-    """
-    path = find_config_file(config, os.environ, Path.cwd())
-    if path is None or path.suffix != ".properties":
-        return load_settings(config_file=path, flags=flags, environ=os.environ)
-    from mlserve.settings.properties import PropertiesError, read_properties
-
-    try:
-        entries = read_properties(path, os.environ)
-    except PropertiesError as error:
-        raise SettingError(str(error)) from None
-    return load_settings(config_file=path, flags=flags, environ=os.environ, properties=entries)
-
-
-def as_arguments(config: Path | None, flags: Mapping[str, Any]) -> list[str]:
+def as_arguments(line: CommandLine) -> list[str]:
     """What was given on the command line, as arguments for another process."""
     known = {item.key: item for item in all_options()}
-    arguments = [f"--config={config}"] if config is not None else []
-    for key, value in flags.items():
+    named = {"--config": line.config, "--ts-config": line.ts_config, "--profile": line.profile}
+    arguments = [f"{flag}={value}" for flag, value in named.items() if value]
+    for key, value in line.flags.items():
         flag = known[key].flag
         if isinstance(value, bool):
             arguments.append(flag if value else flag.replace("--", "--no-", 1))
@@ -109,14 +98,44 @@ def _parameter(item: Option) -> inspect.Parameter:
     )
 
 
-def _config_parameter() -> inspect.Parameter:
-    info = typer.Option(
-        "--config",
-        "--ts-config",
-        help="Settings file: TOML, or a TorchServe config.properties. [default: $MLSERVE_CONFIG, ./mlserve.toml]",
-        metavar="FILE",
-        show_default=False,
-    )
-    return inspect.Parameter(
-        "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info]
-    )
+def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_CONFIG = _keyword(
+    "config",
+    Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Settings file: TOML, or a TorchServe *.properties. [default: $MLSERVE_CONFIG, ./mlserve.toml]",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+)
+_TS_CONFIG = _keyword(
+    "ts_config",
+    Annotated[
+        Path | None,
+        typer.Option(
+            "--ts-config",
+            help="Settings file: a TorchServe config.properties or snapshot; $TS_CONFIG_FILE comes before it.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+)
+_PROFILE = _keyword(
+    "profile",
+    Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            help="Defaults to start from instead of mlserve's own; --ts-config means torchserve.",
+            metavar="|".join(PROFILES),
+            show_default=False,
+        ),
+    ],
+    "",
+)

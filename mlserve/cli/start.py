@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlserve.cli.flags import as_arguments, with_settings
+from mlserve.cli.flags import CommandLine, as_arguments, with_settings
+from mlserve.cli.sources import with_restored_models
 from mlserve.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ log = logging.getLogger("mlserve.start")
 @with_settings()
 def start(
     settings: Settings,
-    given: tuple[Path | None, Mapping[str, Any]],
+    given: CommandLine,
     more_models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -55,7 +55,7 @@ def start(
         raise typer.Exit(_start_detached(settings, given, log_file))
     if log_file is not None and events_fd < 0:
         raise typer.BadParameter("it goes with --detach; in the foreground, redirect standard error")
-    raise typer.Exit(_serve(settings, events_fd, str(log_file or "")))
+    raise typer.Exit(_serve(with_restored_models(settings, given), events_fd, str(log_file or "")))
 
 
 def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
@@ -116,7 +116,7 @@ class Recorded:
         self._progress.stopping(reason)
 
 
-def _start_detached(settings: Settings, given: tuple[Path | None, Mapping[str, Any]], log_file: Path | None) -> int:
+def _start_detached(settings: Settings, given: CommandLine, log_file: Path | None) -> int:
     from mlserve.cli.console import listed, make_progress
     from mlserve.cli.detach import start_in_background
     from mlserve.cli.pidfile import default_path
@@ -125,7 +125,7 @@ def _start_detached(settings: Settings, given: tuple[Path | None, Mapping[str, A
     # Logging is not set up here, so without a terminal nothing is shown until the end: the lines are in the log file.
     progress = make_progress(settings.log.format)
     try:
-        background = start_in_background(as_arguments(*given), log_file, progress)
+        background = start_in_background(as_arguments(given), log_file, progress)
     finally:
         progress.close()
     if background.exit_code is None:

@@ -33,8 +33,8 @@ def find_config_file(
 ) -> Path | None:
     """The settings file to read: ``--config``, else ``MLSERVE_CONFIG``, else ``mlserve.toml`` in ``directory``.
 
-    With ``torchserve``, ``config`` is what ``--ts-config`` says, a ``config.properties``; ``TS_CONFIG_FILE`` comes before
-    it. Nothing is looked for.
+    With ``torchserve``, ``config`` is what ``--ts-config`` says: ``TS_CONFIG_FILE`` comes before it, and nothing is
+    looked for.
     """
     if torchserve:
         return Path(environ[TORCHSERVE_CONFIG_ENV]) if environ.get(TORCHSERVE_CONFIG_ENV) else config
@@ -71,6 +71,8 @@ def load_settings(
         mapped = map_properties(properties, config_file.name if config_file else "config.properties", environ)
         values, models = mapped.values, mapped.models.tables
         chosen_profile = chosen_profile or "torchserve"
+        if config_file is not None:
+            mapped.entries["tsConfigFile"] = str(config_file)
     elif config_file is not None:
         values, models, named = _from_toml(config_file, known)
         chosen_profile = chosen_profile or named

@@ -20,6 +20,9 @@ class WorkersSettings:
         "Regular expression; environment variables with a matching name are kept from workers.",
         torchserve="blacklist_env_vars",
     )
+    retry_first_load: bool = option(
+        False, "Start a worker again, for `max_retry_timeout`, although it has never loaded its model."
+    )
     install_requirements: bool = option(
         False,
         "Install a model's requirements file when the model is loaded.",

@@ -1,18 +1,19 @@
 """The syntax of Java properties files, which is what TorchServe's ``config.properties`` is written in.
 
-Only the syntax is here: the result is (key, value, line) entries in file order, and what the keys mean is known to
-:mod:`mlserve.settings`. The one addition to the Java syntax is ``$$NAME$$`` inside a value, replaced from the
-environment, as TorchServe does it.
+Only the syntax is here: reading gives (key, value, line) entries in file order, and what the keys mean is known to
+:mod:`mlserve.settings.torchserve`. The one addition to the Java syntax is ``$$NAME$$`` inside a value, replaced from
+the environment, as TorchServe does it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 _BLANK = " \t\f"
+_WRITTEN = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\f": "\\f", **{char: f"\\{char}" for char in "\\=:#!"}}
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _UNICODE = re.compile(r"[0-9A-Fa-f]{4}")
 _VARIABLE = re.compile(r"\$\$(\w|[^$]{2,})\$\$")
@@ -56,6 +57,29 @@ def parse_properties(text: str, environ: Mapping[str, str], name: str = "config.
         value = _unescape(line[start:], place)
         entries.append(Property(key, _substitute(value, environ, f"{place}: {key}"), number))
     return entries
+
+
+def format_properties(values: Mapping[str, str], comments: Iterable[str] = ()) -> str:
+    """The text of a file with these values, as Java writes it, but in ASCII, which every reader takes the same way."""
+    lines = [f"#{comment}" for comment in comments]
+    lines += [f"{_escape(key, key=True)}={_escape(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str, *, key: bool = False) -> str:
+    """Blanks are escaped where they would be taken for something else: all of a key, the first of a value."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    parts: list[str] = []
+    for at in range(0, len(units), 2):
+        code = int.from_bytes(units[at : at + 2], "big")
+        char = chr(code)
+        if char == " " and (key or not at):
+            parts.append("\\ ")
+        elif char in _WRITTEN:
+            parts.append(_WRITTEN[char])
+        else:
+            parts.append(char if 0x20 <= code < 0x7F else f"\\u{code:04X}")
+    return "".join(parts)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -131,10 +131,10 @@ def test_config_show_without_a_terminal_is_aligned_plain_lines(capsys):
 def test_torchserve_file_is_chosen_by_its_extension(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STORE", "/m")
     path = tmp_path / "config.properties"
-    path.write_text("# c\nmodel_store=$$STORE$$\nipex_enable=true\n")
+    path.write_text("# c\nmodel_store=$$STORE$$\nio_ratio=true\n")
     assert shown(capsys, "--ts-config", str(path))["models.store"] == ("/m", "config.properties:2")
     app.run(["config", "show", "--config", str(path)])
-    assert "note: config.properties:3: ipex_enable is accepted and ignored" in capsys.readouterr().err
+    assert "note: config.properties:3: io_ratio is accepted and ignored" in capsys.readouterr().err
 
 
 def test_broken_torchserve_file_is_a_setting_error(capsys, tmp_path):
@@ -167,6 +167,8 @@ def test_every_flag_of_the_tree_reaches_its_setting(capsys):
 
 def test_arguments_for_another_process_mean_the_same():
     given = {"server.insecure": False, "models.keep_going": True, "models.load": "a=b.mar,c", "gpu.ids": "0,1"}
-    arguments = flags.as_arguments(None, given)
+    arguments = flags.as_arguments(flags.CommandLine(flags=given))
     assert arguments == ["--no-insecure", "--keep-going", "--models=a=b.mar,c", "--gpus=0,1"]
-    assert flags.as_arguments(Path("f.toml"), {}) == ["--config=f.toml"]
+    named = flags.CommandLine(Path("f.toml"), profile="torchserve")
+    assert flags.as_arguments(named) == ["--config=f.toml", "--profile=torchserve"]
+    assert flags.as_arguments(flags.CommandLine(ts_config=Path("f.cfg"))) == ["--ts-config=f.cfg"]

@@ -135,7 +135,8 @@ def test_what_is_ignored_is_said_with_line_and_reason():
 def test_models_json_becomes_overrides_per_version():
     json = (
         '{"m": {"1.0": {"minWorkers": 1, "maxWorkers": 2, "batchSize": 4, "maxBatchDelay": 50, "responseTimeout": 9,'
-        ' "startupTimeout": 8, "marName": "m.mar", "parallelLevel": 2}, "2.0": {"defaultVersion": true, "batchSize": 0}}}'
+        ' "startupTimeout": 8, "marName": "m.mar", "parallelLevel": 2},'
+        ' "2.0": {"defaultVersion": true, "batchSize": 0}}}'
     )
     settings = from_properties(("models", json))
     assert settings.model == {
