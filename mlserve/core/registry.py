@@ -7,7 +7,7 @@ switch of the default version is one assignment, seen whole by every later reque
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlserve.core.lifecycle import VersionEvent, VersionState, advance_version, version_event
@@ -78,8 +78,10 @@ class Model:
 class Registry:
     """All served versions. Listeners are called after every change that can alter where a request goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, default_versions: Mapping[str, str] | None = None) -> None:
+        """``default_versions`` maps models to the version that becomes their default when it is added."""
         self._models: dict[str, Model] = {}
+        self._default_versions = default_versions or {}
         self._listeners: list[Callable[[], object]] = []
 
     def __iter__(self) -> Iterator[tuple[str, Model]]:
@@ -115,12 +117,14 @@ class Registry:
         return model is not None and key.version in model.versions
 
     def add(self, handle: VersionHandle) -> None:
-        """Add a version; the first of a model is its default. Raises :class:`ModelExists`."""
+        """Add a version; the first of a model is its default, or the configured one. Raises :class:`ModelExists`."""
         name, version = handle.key
         if self.has(handle.key):
             raise ModelExists(f"Model version {version} is already registered for model {name}")
         model = self._models.setdefault(name, Model(version))
         model.versions[version] = handle
+        if self._default_versions.get(name) == version:
+            model.default = version
         self._changed()
 
     def discard(self, handle: VersionHandle) -> None:

@@ -19,9 +19,11 @@ from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Pa
 from mlserve.core.metrics import HttpCounts, ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
 from mlserve.core.observing import Observer
-from mlserve.core.pending import ModelQueue, no_worker
+from mlserve.core.pending import no_worker
 from mlserve.core.ports import Clock, Engine, ModelSource
+from mlserve.core.queues import make_queue
 from mlserve.core.registry import Registry, VersionHandle
+from mlserve.core.sequence import SEQUENCE_HEADERS, SequenceHeaders
 from mlserve.errors import ErrorKind, InvalidInput, ModelExists, NoWorker, ServeError
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class InferenceService:
         default_workers: int = 0,
         drain_grace: float = 120.0,
         healthy_while_retrying: bool = False,
+        sequence_headers: SequenceHeaders = SEQUENCE_HEADERS,
     ) -> None:
         self.registry = Registry()
         self.http_counts = HttpCounts()
@@ -72,6 +75,7 @@ class InferenceService:
         self._default_workers = default_workers
         self._drain_grace = drain_grace
         self._healthy_while_retrying = healthy_while_retrying
+        self._sequence_headers = sequence_headers
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closings: dict[VersionHandle, asyncio.Task[None]] = {}  # versions on their way out
 
@@ -311,7 +315,7 @@ class InferenceService:
         if self.registry.has(spec.key):
             raise ModelExists(f"Model version {spec.key.version} is already registered for model {spec.key.name}")
         stats = ModelStats()
-        queue = ModelQueue(spec, self._clock, stats)
+        queue = make_queue(spec, self._clock, stats, self._sequence_headers)
         queue.observer = self.observer
         handle = VersionHandle(spec, queue, self._engine.open(spec, queue), stats)
         self.registry.add(handle)
