@@ -19,8 +19,9 @@ from typing import Protocol
 from mlserve.archive.store import ModelStore
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.model import ModelKey, WorkerInfo
+from mlserve.core.sequence import SequenceHeaders
 from mlserve.core.service import InferenceService
-from mlserve.engine.local import LoadOptions, LocalEngine, available_cpus, discover_gpus
+from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, load_options
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import open_access_log
 from mlserve.protocols.tokens import TokenGuard
@@ -171,22 +172,14 @@ class Server:
             allowed_urls=settings.models.allowed_urls,
             default_handler=settings.models.default_handler,
         )
-        options = LoadOptions(
-            limit_max_image_pixels=settings.models.limit_max_image_pixels,
-            decode_input=defaults.decode_input,
-            reject_invalid_json=defaults.reject_invalid_json,
-            infer_content_type=settings.server.infer_content_type,
-            max_response_size=settings.server.max_response_size,
-            strict_results=defaults.strict_results,
-            service_envelope=settings.models.envelope,
-            sequence_id_header=settings.server.sequence_id_header,
-            sequence_start_header=settings.server.sequence_start_header,
-            sequence_end_header=settings.server.sequence_end_header,
-            handler_times=settings.metrics.families != "mlserve",
-        )
         self._gpu_ids = _gpu_ids(settings)
         self._engine = LocalEngine(
-            gpu_ids=self._gpu_ids, cpus=available_cpus(), options=options, on_state=self._on_worker_state
+            gpu_ids=self._gpu_ids,
+            cpus=available_cpus(),
+            options=load_options(settings),
+            on_state=self._on_worker_state,
+            first_id=settings.workers.first_id,
+            first_group_id=settings.workers.first_group_id,
         )
         self._store = store
         return InferenceService(
@@ -196,6 +189,11 @@ class Server:
             default_workers=defaults.workers,
             drain_grace=settings.models.unregister_timeout,
             healthy_while_retrying=settings.server.healthy_while_retrying,
+            sequence_headers=SequenceHeaders(
+                settings.server.sequence_id_header,
+                settings.server.sequence_start_header,
+                settings.server.sequence_end_header,
+            ),
         )
 
     async def _load(self, service: InferenceService) -> int:

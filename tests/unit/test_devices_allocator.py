@@ -17,20 +17,20 @@ def _spec(name="m", **settings):
 def test_gpus_are_dealt_in_turn_over_all_models():
     allocator = DeviceAllocator([4, 6, 7])
     one, two = allocator.for_model(_spec("one")), allocator.for_model(_spec("two"))
-    assert [one.next(), two.next(), one.next(), one.next(), two.next()] == [4, 6, 7, 4, 6]
+    assert [one.next(), two.next(), one.next(), one.next(), two.next()] == [(4,), (6,), (7,), (4,), (6,)]
 
 
 def test_a_models_own_ids_are_its_only_ones_and_disturb_nobody():
     allocator = DeviceAllocator([0, 1, 2])
     picky, other = allocator.for_model(_spec(device_ids=(2, 1))), allocator.for_model(_spec("other"))
-    assert [picky.next(), picky.next(), picky.next()] == [2, 1, 2]
-    assert other.next() == 0
+    assert [picky.next(), picky.next(), picky.next()] == [(2,), (1,), (2,)]
+    assert other.next() == (0,)
 
 
 @given(st.lists(st.integers(0, 7), unique=True, min_size=1), st.integers(1, 60))
 def test_no_gpu_gets_two_workers_more_than_another(ids, workers):
     devices = DeviceAllocator(ids).for_model(_spec())
-    given_out = [devices.next() for _ in range(workers)]
+    given_out = [devices.next()[0] for _ in range(workers)]
     counts = [given_out.count(gpu) for gpu in ids]
     assert sum(counts) == workers
     assert max(counts) - min(counts) <= 1
@@ -38,19 +38,29 @@ def test_no_gpu_gets_two_workers_more_than_another(ids, workers):
 
 def test_one_unknown_id_drops_the_models_whole_list_with_a_warning(caplog):
     devices = DeviceAllocator([0, 1]).for_model(_spec(device_ids=(1, 5)))
-    assert [devices.next(), devices.next()] == [0, 1]
+    assert [devices.next(), devices.next()] == [(0,), (1,)]
     assert "no GPU 5 (it has 0, 1)" in caplog.text
 
 
+def test_workers_of_several_processes_share_no_gpu_before_all_are_taken():
+    devices = DeviceAllocator([0, 1, 2, 3]).for_model(_spec())
+    assert [devices.next(2), devices.next(2), devices.next(2)] == [(0, 1), (2, 3), (0, 1)]
+    own = DeviceAllocator([0, 1, 2, 3]).for_model(_spec(device_ids=(3, 1)))
+    assert own.next(2) == (3, 1)
+    assert own.next(4) == (3, 1), "there are no four of them"
+    assert (devices.most(2), own.most(2), devices.most(1)) == (2, 1, None)
+    assert DeviceAllocator([]).for_model(_spec()).most(4) is None
+
+
 def test_cpu_models_never_get_a_gpu():
-    assert DeviceAllocator([0, 1]).for_model(_spec(device_type="cpu", device_ids=(1,))).next() is None
+    assert DeviceAllocator([0, 1]).for_model(_spec(device_type="cpu", device_ids=(1,))).next() == ()
 
 
 def test_asking_for_a_gpu_where_there_is_none_is_not_silent(caplog):
-    assert DeviceAllocator([]).for_model(_spec(device_type="gpu")).next() is None
+    assert DeviceAllocator([]).for_model(_spec(device_type="gpu")).next() == ()
     assert "asks for a GPU, but this server has none" in caplog.text
     caplog.clear()
-    assert DeviceAllocator([]).for_model(_spec()).next() is None
+    assert DeviceAllocator([]).for_model(_spec()).next() == ()
     assert caplog.text == ""
 
 

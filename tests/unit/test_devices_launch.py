@@ -15,13 +15,13 @@ def _spec(**settings):
 
 
 def test_a_model_file_cannot_hide_what_the_worker_imports_before_it_loads_the_model():
-    env = worker_env(_spec(), None, 4, 2, {"PYTHONPATH": "/mine:/other"})
+    env = worker_env(_spec(), (), 4, 2, {"PYTHONPATH": "/mine:/other"})
     assert env["PYTHONPATH"].split(":")[:2] == ["/mine", "/other"]
     assert "/models/m" not in env["PYTHONPATH"]
 
 
 def test_another_interpreter_is_given_this_package_but_never_our_site_packages():
-    path = worker_env(_spec(python="/venv/bin/python"), None, 4, 2, {}).get("PYTHONPATH", "")
+    path = worker_env(_spec(python="/venv/bin/python"), (), 4, 2, {}).get("PYTHONPATH", "")
     ours = str(Path(mlserve.__file__).resolve().parent.parent)
     assert path in ("", ours)
     assert "site-packages" not in path
@@ -31,24 +31,24 @@ def test_another_interpreter_is_given_this_package_but_never_our_site_packages()
     ("cpus", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (0.5, 1, "1"), (2, 5, "1"), (4, 0, "4")]
 )
 def test_cpus_are_shared_out_between_the_workers(cpus, workers, threads):
-    env = worker_env(_spec(), None, cpus, workers, {})
+    env = worker_env(_spec(), (), cpus, workers, {})
     assert env["OMP_NUM_THREADS"] == env["MKL_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == threads
 
 
 def test_the_users_thread_count_is_kept_unless_the_model_sets_its_own():
-    assert worker_env(_spec(), None, 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
-    assert "MKL_NUM_THREADS" not in worker_env(_spec(), None, 8, 1, {"OMP_NUM_THREADS": "3"})
-    assert worker_env(_spec(threads_per_worker=5), None, 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "5"
+    assert worker_env(_spec(), (), 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in worker_env(_spec(), (), 8, 1, {"OMP_NUM_THREADS": "3"})
+    assert worker_env(_spec(threads_per_worker=5), (), 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_pin_replaces_the_servers_own_visible_devices():
-    assert worker_env(_spec(), 3, 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == "3"
-    assert worker_env(_spec(), None, 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == ""
+    assert worker_env(_spec(), (3,), 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == "3"
+    assert worker_env(_spec(), (), 1, 1, {"CUDA_VISIBLE_DEVICES": "1,3"})["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_pinned_handler_is_told_zero_and_an_unpinned_one_nothing():
-    assert load_message(_spec(), 7, LoadOptions()).gpu_id == 0
-    assert load_message(_spec(), None, LoadOptions()).gpu_id is None
+    assert load_message(_spec(), (7,), LoadOptions()).gpu_id == 0
+    assert load_message(_spec(), (), LoadOptions()).gpu_id is None
 
 
 def test_the_models_interpreter_is_used():
@@ -99,9 +99,9 @@ def test_the_kernels_out_of_memory_counter_is_read_wherever_it_is(tmp_path):
     [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
 )
 def test_threads_that_wait_do_not_starve_those_that_compute_unless_the_user_says_so(given, spins):
-    assert worker_env(_spec(), None, 4, 2, given).get("GOMP_SPINCOUNT") == spins
+    assert worker_env(_spec(), (), 4, 2, given).get("GOMP_SPINCOUNT") == spins
 
 
 def test_a_batchs_memory_is_not_given_back_to_be_zeroed_for_the_next_unless_the_user_says_so():
-    assert worker_env(_spec(), None, 4, 2, {})["MALLOC_TRIM_THRESHOLD_"] == str(1 << 30)
-    assert worker_env(_spec(), None, 4, 2, {"MALLOC_TRIM_THRESHOLD_": "131072"})["MALLOC_TRIM_THRESHOLD_"] == "131072"
+    assert worker_env(_spec(), (), 4, 2, {})["MALLOC_TRIM_THRESHOLD_"] == str(1 << 30)
+    assert worker_env(_spec(), (), 4, 2, {"MALLOC_TRIM_THRESHOLD_": "131072"})["MALLOC_TRIM_THRESHOLD_"] == "131072"

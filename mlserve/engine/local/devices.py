@@ -83,22 +83,31 @@ class DeviceAllocator:
 
 
 class ModelDevices:
-    """The device of each next worker of one model version."""
+    """The devices of each next worker of one model version."""
 
     def __init__(self, allocator: DeviceAllocator, own: Sequence[int] | None) -> None:
         self._allocator = allocator
         self._own = own
         self._next = 0
 
-    def next(self) -> int | None:
-        """The physical id of the GPU for one more worker, or None for the CPU. A worker keeps it over restarts."""
+    def next(self, count: int = 1) -> tuple[int, ...]:
+        """The physical ids of ``count`` GPUs for one more worker, none for the CPU. A worker keeps them over restarts.
+
+        A worker of several processes takes them in a row from the model's own list, or else from all.
+        """
         if self._own is None:
+            return ()
+        if not self._own and count == 1:
+            return (self._allocator.next(),)
+        ids = self._own or self._allocator.gpu_ids
+        first, self._next = self._next, self._next + count
+        return tuple(dict.fromkeys(ids[(first + step) % len(ids)] for step in range(count)))
+
+    def most(self, count: int) -> int | None:
+        """How many workers of ``count`` GPUs each there can be without two on one GPU; None where that is no limit."""
+        if self._own is None or count == 1:
             return None
-        if not self._own:
-            return self._allocator.next()
-        gpu_id = self._own[self._next % len(self._own)]
-        self._next += 1
-        return gpu_id
+        return max(1, len(self._own or self._allocator.gpu_ids) // count)
 
 
 def available_cpus(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:

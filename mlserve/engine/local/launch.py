@@ -6,7 +6,9 @@ because nothing later can change it.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -17,8 +19,10 @@ from pathlib import Path
 
 import mlserve
 from mlserve.core.model import ModelSpec
+from mlserve.settings import Settings
 from mlserve.wire.payload import Load
 
+_PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
 _KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -44,15 +48,103 @@ class LoadOptions:
     sequence_start_header: str = "ts_request_sequence_start"
     sequence_end_header: str = "ts_request_sequence_end"
     handler_times: bool = False
+    block_env: str = ""  # regular expression: variables with such a name are kept from workers
+    ipex: bool = False
+    ipex_gpu: bool = False
+    cpu_launcher: bool = False
+    cpu_launcher_args: str = ""
+    retry_first_load: bool = False  # start a worker again that could not load the model the first time
+    log_directory: str = ""  # where torchrun writes its own logs; empty = nowhere
 
 
-def worker_command(spec: ModelSpec) -> list[str]:
-    """The command that starts the child program; the engine appends the file descriptors."""
-    return [spec.python or sys.executable, "-m", "mlserve.worker"]
+def load_options(settings: Settings) -> LoadOptions:
+    """The options that ``settings`` amount to."""
+    return LoadOptions(
+        limit_max_image_pixels=settings.models.limit_max_image_pixels,
+        decode_input=settings.defaults.decode_input,
+        reject_invalid_json=settings.defaults.reject_invalid_json,
+        infer_content_type=settings.server.infer_content_type,
+        max_response_size=settings.server.max_response_size,
+        strict_results=settings.defaults.strict_results,
+        service_envelope=settings.models.envelope,
+        sequence_id_header=settings.server.sequence_id_header,
+        sequence_start_header=settings.server.sequence_start_header,
+        sequence_end_header=settings.server.sequence_end_header,
+        handler_times=settings.metrics.families != "mlserve",
+        block_env=settings.workers.block_env,
+        ipex=settings.workers.ipex,
+        ipex_gpu=settings.workers.ipex_gpu,
+        cpu_launcher=settings.workers.cpu_launcher,
+        cpu_launcher_args=settings.workers.cpu_launcher_args,
+        retry_first_load=settings.workers.retry_first_load,
+        log_directory=settings.log.directory,
+    )
 
 
-def load_message(spec: ModelSpec, gpu_id: int | None, options: LoadOptions) -> Load:
-    """The LOAD frame. A pinned worker sees one GPU only, so its handler is told 0."""
+def ranks(spec: ModelSpec) -> int:
+    """How many processes torchrun starts for one worker; 0 where a worker is one process that we start ourselves."""
+    if spec.parallel_type not in ("pp", "tp", "pptp"):
+        return 0
+    count = spec.torchrun.get("nproc-per-node", 1)
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+def devices_per_worker(spec: ModelSpec) -> int:
+    """How many GPUs one worker gets."""
+    return ranks(spec) or max(1, spec.parallel_level)
+
+
+def worker_command(spec: ModelSpec, options: LoadOptions | None = None) -> list[str]:
+    """The command that starts the child program; the engine appends the file descriptors.
+
+    What needs another program in between, which would not pass descriptors on, is started by ``mlserve.worker.group``.
+    """
+    python = spec.python or sys.executable
+    count = ranks(spec)
+    if count:
+        launch = json.dumps(torchrun_command(spec, python, options))
+        how = "all" if spec.parallel_type == "tp" else "first"
+        return [python, "-m", "mlserve.worker.group", "--ranks", str(count), "--batches", how, "--launch", launch]
+    if options is not None and options.cpu_launcher:
+        words = [python, "-m", "torch.backends.xeon.run_cpu", *options.cpu_launcher_args.split()]
+        launch = json.dumps([*words, *_PLACE, "--no-python", python])
+        return [python, "-m", "mlserve.worker.group", "--ranks", "1", "--launch", launch]
+    return [python, "-m", "mlserve.worker"]
+
+
+def placed(command: Sequence[str], index: int, workers: int) -> list[str]:
+    """``command`` of worker ``index`` of ``workers``: the CPU launcher gives each its share of the cores."""
+    return [
+        word.replace(
+            f", {json.dumps(_PLACE)[1:-1]}", "" if workers < 2 else ", " + json.dumps(_place(index, workers))[1:-1]
+        )
+        for word in command
+    ]
+
+
+def _place(index: int, workers: int) -> list[str]:
+    return ["--ninstances", str(workers), "--rank", str(index % workers)]
+
+
+def torchrun_command(spec: ModelSpec, python: str, options: LoadOptions | None) -> list[str]:
+    """torchrun's command line up to the module to run. The keys of ``torchrun:`` are its own flags."""
+    given = spec.torchrun
+    words = [python, "-m", "torch.distributed.run", "--nnodes", str(given.get("nnodes", 1))]
+    words += ["--nproc-per-node", str(ranks(spec)), "--max-restarts", "0"]
+    if options is not None and options.log_directory:
+        words += ["--log-dir", str(Path(options.log_directory).absolute() / "torchelastic_ts")]
+    if given.get("rdzv-endpoint") or given.get("master-addr"):
+        words += ["--rdzv-backend", str(given.get("rdzv-backend", "c10d"))]
+    else:
+        words.append("--standalone")  # picks a free port, where the default one is the same for all groups of a host
+    for key in ("rdzv-endpoint", "rdzv-conf", "master-addr", "master-port", "node-rank", "monitor-interval"):
+        if given.get(key) not in (None, ""):
+            words += [f"--{key}", str(given[key])]
+    return words
+
+
+def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, worker_id: int = 0) -> Load:
+    """The LOAD frame. A pinned worker sees its own GPUs only, so its handler is told 0."""
     return Load(
         model_name=spec.key.name,
         model_version=spec.key.version,
@@ -60,7 +152,7 @@ def load_message(spec: ModelSpec, gpu_id: int | None, options: LoadOptions) -> L
         handler=spec.handler,
         manifest=dict(spec.manifest),
         config=dict(spec.config),
-        gpu_id=None if gpu_id is None else 0,
+        gpu_id=0 if gpu_ids else None,
         batch_size=spec.batch_size,
         limit_max_image_pixels=options.limit_max_image_pixels,
         decode_input=options.decode_input,
@@ -76,11 +168,17 @@ def load_message(spec: ModelSpec, gpu_id: int | None, options: LoadOptions) -> L
         handler_times=options.handler_times,
         async_communication=spec.async_communication,
         continuous_batching=spec.continuous_batching,
+        worker_id=worker_id,
     )
 
 
 def worker_env(
-    spec: ModelSpec, gpu_id: int | None, cpus: float, workers: int, environ: Mapping[str, str] | None = None
+    spec: ModelSpec,
+    gpu_ids: Sequence[int],
+    cpus: float,
+    workers: int,
+    environ: Mapping[str, str] | None = None,
+    options: LoadOptions | None = None,
 ) -> dict[str, str]:
     """The child's environment: the server's own with paths, device and threads set.
 
@@ -89,7 +187,11 @@ def worker_env(
     front when it loads the model. ``workers`` is how many workers share the ``cpus``. Thread counts that the user set
     stay, unless the model's ``threads_per_worker`` says otherwise.
     """
+    options = options or LoadOptions()
     env = dict(os.environ if environ is None else environ)
+    if options.block_env:
+        blocked = re.compile(options.block_env)
+        env = {name: value for name, value in env.items() if not blocked.fullmatch(name)}
     given = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     path = [*given, *_package_path(spec.python)]
     env.pop("PYTHONPATH", None)
@@ -97,13 +199,19 @@ def worker_env(
         env["PYTHONPATH"] = os.pathsep.join(path)
     env["PYTHONUNBUFFERED"] = "1"
     env.setdefault("PYTHONFAULTHANDLER", "1")  # a crash in native code leaves its Python stack in the log
+    # What TorchServe tells its handlers.
+    env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input else "false"
+    env["TS_IPEX_ENABLE"] = "true" if options.ipex else "false"
+    env["TS_IPEX_GPU_ENABLE"] = "true" if options.ipex_gpu else "false"
     _tune(env)
-    if gpu_id is None:
+    if not gpu_ids:
         env["CUDA_VISIBLE_DEVICES"] = ""
     else:
         env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # NVML's order, in which the ids were found
-        env["CUDA_VISIBLE_DEVICES"] = str(gpu_id)
-    if spec.threads_per_worker:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
+    if ranks(spec):
+        env["OMP_NUM_THREADS"] = str(spec.torchrun.get("OMP_NUMBER_THREADS", 1))
+    elif spec.threads_per_worker:
         env.update(dict.fromkeys(_THREADS, str(spec.threads_per_worker)))
     elif "OMP_NUM_THREADS" not in env:
         threads = str(max(1, int(cpus / max(1, workers))))

@@ -6,16 +6,20 @@ Scaling is serialised: whoever comes second sees the result of the first. ``stop
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.model import ModelSpec, WorkerInfo
 from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.devices import ModelDevices
-from mlserve.engine.local.launch import LoadOptions
+from mlserve.engine.local.launch import LoadOptions, devices_per_worker
 from mlserve.engine.local.supervisor import Shared, Worker
 from mlserve.errors import ErrorKind, ServeError, WorkerStartError
+
+log = logging.getLogger(__name__)
 
 _GOING = (WorkerState.DRAINING, WorkerState.STOPPED)
 _LIVE = (WorkerState.STARTING, WorkerState.LOADING, WorkerState.READY, WorkerState.BACKOFF)
@@ -42,6 +46,7 @@ class LocalPool:
         self._events = events
         self._ids = ids
         self._devices = devices
+        self._per_worker = devices_per_worker(spec)
         self._workers: list[Worker] = []
         self._lock = asyncio.Lock()
         self._stopped = False
@@ -77,6 +82,10 @@ class LocalPool:
         """See ``core.ports.Pool``. Workers that had been given up are started anew."""
         if count < 0:
             raise ValueError(f"a pool cannot have {count} workers")
+        most = self._devices.most(self._per_worker)
+        if most is not None and count > most:
+            log.warning("model %s: %d workers, because each takes %d GPUs", self._spec.key, most, self._per_worker)
+            count = most
         async with self._lock:
             if self._stopped:
                 raise ServeError(f"Model {self._spec.key} is being unloaded", kind=ErrorKind.CONFLICT)
@@ -114,7 +123,12 @@ class LocalPool:
 
     async def _start(self, missing: int) -> None:
         """Start workers side by side and return when all have loaded, or raise why one has not."""
-        new = [Worker(next(self._ids), self._devices.next(), self._shared) for _ in range(missing)]
+        taken = {worker.index for worker in self._live()}
+        places = (index for index in count() if index not in taken)
+        new = [
+            Worker(next(self._ids), self._devices.next(self._per_worker), self._shared, next(places))
+            for _ in range(missing)
+        ]
         self._workers += new
         await asyncio.wait([worker.first_load for worker in new])
         failures = [(worker, ending) for worker in new if (ending := worker.first_load.result()) is not None]

@@ -19,7 +19,7 @@ from mlserve.core.lifecycle import Backoff, WorkerEvent, WorkerState, advance
 from mlserve.core.model import ModelSpec, WorkerInfo
 from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.exits import REASONS, Ending, explain, oom_kill_count
-from mlserve.engine.local.launch import LoadOptions, load_message, worker_env
+from mlserve.engine.local.launch import LoadOptions, load_message, placed, worker_env
 from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
@@ -60,11 +60,12 @@ class Worker:
     ``first_load`` gets None when the model has been loaded for the first time, or why it could not be.
     """
 
-    def __init__(self, worker_id: int, gpu_id: int | None, shared: Shared) -> None:
+    def __init__(self, worker_id: int, gpu_ids: Sequence[int], shared: Shared, index: int = 0) -> None:
         self.worker_id = worker_id
         self.state = WorkerState.STARTING
         self.first_load: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
-        self._gpu_id = gpu_id
+        self.index = index  # its place among the workers of the pool
+        self._gpu_ids = tuple(gpu_ids)
         self._shared = shared
         self._spec = shared.spec
         self._log = WorkerLog(str(shared.spec.key), worker_id)
@@ -125,8 +126,8 @@ class Worker:
             state=self.state.value,
             pid=pid,
             started_at=self._started_at,
-            device="cpu" if self._gpu_id is None else f"cuda:{self._gpu_id}",
-            gpu_id=self._gpu_id,
+            device=",".join(f"cuda:{gpu_id}" for gpu_id in self._gpu_ids) or "cpu",
+            gpu_id=self._gpu_ids[0] if self._gpu_ids else None,
             memory_bytes=resident,
             restarts=self._restarts,
             last_exit=self._ending.text if self._ending else "",
@@ -147,6 +148,8 @@ class Worker:
             while True:
                 ending = self._ending = await self._live()
                 self._step(WorkerEvent.DIED)
+                if self._shared.options.retry_first_load and not self.first_load.done():
+                    self.first_load.set_result(ending)
                 if self.state is WorkerState.STOPPED:
                     break
                 if not await self._wait(ending):
@@ -171,7 +174,8 @@ class Worker:
     async def _wait(self, ending: Ending) -> bool:
         """Wait for the next try. False when there is none: given up, or stopped meanwhile."""
         delay = self._backoff.failed(time.monotonic())
-        if not self.first_load.done() or self.first_load.result() is not None:
+        never_loaded = not self.first_load.done() or self.first_load.result() is not None
+        if never_loaded and not self._shared.options.retry_first_load:
             delay = None  # it has never worked: trying again is for whoever scales, once the cause is gone
         if delay is None:
             self._step(WorkerEvent.GIVE_UP)
@@ -212,12 +216,18 @@ class Worker:
         return ending
 
     async def _spawn(self, arenas: Sequence[Arena]) -> WorkerProcess:
-        command = list(self._shared.command)
+        command = placed(self._shared.command, self.index, self._shared.target)
         for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
             command += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
         return await WorkerProcess.spawn(
             command,
-            env=worker_env(self._spec, self._gpu_id, self._shared.cpus, self._shared.target),
+            env=worker_env(
+                self._spec,
+                self._gpu_ids,
+                self._shared.cpus,
+                self._shared.target,
+                options=self._shared.options,
+            ),
             log=self._log,
             pass_fds=[arena.fd for arena in arenas],
         )
@@ -295,7 +305,7 @@ class Worker:
             self.link_fault("protocol_error", f"speaks protocol {hello.protocol}, this server speaks {VERSION}")
             return
         self._step(WorkerEvent.HELLO)
-        self._link.load(load_message(self._spec, self._gpu_id, self._shared.options))
+        self._link.load(load_message(self._spec, self._gpu_ids, self._shared.options, self.worker_id))
 
     def link_ready(self, ready: Ready) -> None:
         """See ``LinkOwner``."""

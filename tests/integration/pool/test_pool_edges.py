@@ -23,7 +23,7 @@ def handle(data, context):
 def _program(source):
     """A worker command that runs ``source`` with ``sock`` connected to the server."""
     start = "import socket, sys\nsock = socket.socket(fileno=int(sys.argv[sys.argv.index('--fd') + 1]))\n"
-    return lambda spec: [sys.executable, "-c", start + textwrap.dedent(source)]
+    return lambda spec, options: [sys.executable, "-c", start + textwrap.dedent(source)]
 
 
 @pytest.mark.parametrize(
