@@ -21,13 +21,17 @@ MAX_ESCAPES = 1 << 18  # %XX in a form body: each takes 0.6 us on the event loop
 MAX_BOUNDARY = 70  # RFC 2046, 5.1.1; a longer one makes every search in the body slower
 
 
-def parse_multipart(content_type: bytes, body: bytes) -> list[Part]:
-    """Parts in order of first appearance. Raises :class:`InvalidInput` for a body that is not what its type says."""
+def parse_multipart(content_type: bytes, body: bytes, typed_fields: bool = True) -> list[Part]:
+    """Parts in order of first appearance. Raises :class:`InvalidInput` for a body that is not what its type says.
+
+    Without ``typed_fields`` the content type of a part counts only if the part is a file (has a ``filename``), as in
+    TorchServe: its handlers read JSON fields from bytes.
+    """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary or len(boundary) > MAX_BOUNDARY:
         raise InvalidInput(f"multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters in content-type")
-    collector = _Collector()
+    collector = _Collector(typed_fields)
     parser = MultipartParser(boundary, cast(Any, collector.callbacks()))
     try:
         parser.write(body)
@@ -62,7 +66,8 @@ def parse_urlencoded(text: bytes) -> list[Part]:
 class _Collector:
     """Callbacks of the multipart parser for one body."""
 
-    def __init__(self) -> None:
+    def __init__(self, typed_fields: bool) -> None:
+        self._typed_fields = typed_fields
         self.parts: dict[str, Part] = {}
         self.complete = False
         self._begun = 0
@@ -98,6 +103,8 @@ class _Collector:
         if name is None:
             raise InvalidInput("Malformed multipart body: a part has no name in its content-disposition")
         content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+        if not self._typed_fields:
+            content_type = (content_type or "application/octet-stream") if b"filename" in options else ""
         text = name.decode("utf-8", "replace")
         self.parts[text] = Part(text, b"".join(self._data), content_type)
 

@@ -151,19 +151,38 @@ def management_api(server_version: str) -> dict[str, Any]:
     return _document("mlserve management API", server_version, paths)
 
 
+def inference_api(server_version: str) -> dict[str, Any]:
+    """The whole inference API."""
+    paths: dict[str, Any] = {
+        f"/{verb}/{{model_name}}": {"post": _inference(identifier, summary, ("model_name",))}
+        for verb, identifier, summary in (
+            ("predictions", "predictions", "A prediction."),
+            ("explanations", "explanations", "An explanation of a prediction."),
+        )
+    }
+    paths["/invocations"] = {"post": _inference("invocations", "A prediction of the model `model_name`.", ())}
+    paths["/ping"] = {"get": _operation("ping", "Whether the server is healthy.", {200: _STATUS, 500: "It is not"})}
+    paths["/api-description"] = {"get": _operation("apiDescription", "This document.", {200: {"type": "object"}})}
+    return _document("TorchServe APIs", server_version, paths)
+
+
 def model_api(name: str, server_version: str) -> dict[str, Any]:
     """The inference API of one model."""
+    operation = _inference("predict", f"A prediction of model {name}.", ())
+    return _document(f"RESTful API for: {name}", server_version, {f"/predictions/{name}": {"post": operation}})
+
+
+def _inference(identifier: str, summary: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """An operation that takes and answers what the handler likes."""
     operation = _operation(
-        "predict",
-        f"A prediction of model {name}.",
-        {404: "No such model", 503: "No worker, or its queue is full"},
+        identifier, summary, {404: "No such model", 503: "No worker, or its queue is full"}, (), names
     )
     operation["requestBody"] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
     operation["responses"]["200"] = {
         "description": "What the handler answered",
         "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
     }
-    return _document(f"RESTful API for: {name}", server_version, {f"/predictions/{name}": {"post": operation}})
+    return operation
 
 
 def _document(title: str, server_version: str, paths: dict[str, Any]) -> dict[str, Any]:

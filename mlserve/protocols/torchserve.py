@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part, Timings
 from mlserve.errors import ErrorKind, InvalidInput, ServeError
+from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import describe_error, error_body
 from mlserve.protocols.forms import parse_multipart, parse_urlencoded
+from mlserve.settings import Settings
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -31,11 +33,34 @@ _OURS = frozenset(("content-length", "transfer-encoding", "connection", "x-reque
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """The settings that shape HTTP answers."""
+    """The settings that shape HTTP requests and answers. ``cors`` are headers that every answer carries."""
 
     server_timing: bool = False
     error_detail: str = "summary"
     handler_error_status: int = 500
+    torchserve_style: bool = False  # server.http_style
+    open_inference: bool = False
+    typed_fields: bool = True  # server.typed_form_fields
+    cors: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> HttpOptions:
+        """From the settings tree. Nothing is told to browsers while ``cors.allowed_origin`` is empty."""
+        server, cors = settings.server, settings.cors
+        allowed = (
+            ("access-control-allow-origin", cors.allowed_origin),
+            ("access-control-allow-methods", cors.allowed_methods),
+            ("access-control-allow-headers", cors.allowed_headers),
+        )
+        return cls(
+            server_timing=server.server_timing,
+            error_detail=server.error_detail,
+            handler_error_status=server.handler_error_status,
+            torchserve_style=server.http_style == "torchserve",
+            open_inference=server.open_inference,
+            typed_fields=server.typed_form_fields,
+            cors=tuple(pair for pair in allowed if pair[1]) if cors.allowed_origin else (),
+        )
 
 
 class Head:
@@ -84,8 +109,12 @@ def decode(
     explain: bool = False,
     url_path: str | None = "",
     query: bytes = b"",
+    version: str = "",
+    typed_fields: bool = True,
 ) -> InferenceRequest:
     """Cut a request into parts. ``query`` is given only on routes whose parameters reach the handler.
+
+    ``version`` is the one that the client named. ``typed_fields``: see :func:`parse_multipart`.
 
     Raises :class:`InvalidInput` for a form that is not one.
     """
@@ -96,18 +125,23 @@ def decode(
         else:
             parts = [Part("body", body, content_type.decode("latin-1"))]
     elif content_type[:19].lower() == _MULTIPART:
-        parts = parse_multipart(content_type, body)
+        parts = parse_multipart(content_type, body, typed_fields)
     else:
         parts = [Part("body", body, content_type.decode("latin-1"))]
     if query:
         parts = [*parse_urlencoded(query), *parts]
-    return InferenceRequest(request_id, parts, headers, explain=explain, url_path=url_path, timeout=head.timeout)
+    return InferenceRequest(
+        request_id, parts, headers, explain=explain, url_path=url_path, timeout=head.timeout, version=version
+    )
 
 
 class Answer:
-    """An HTTP answer before any door writes it. Header names and values are safe to write as they are."""
+    """An HTTP answer before any door writes it. Header names and values are safe to write as they are.
 
-    __slots__ = ("body", "content_type", "headers", "reason", "status")
+    ``bare`` is TorchServe's answer to a request that is too large: a status and ``content-length: 0``, nothing else.
+    """
+
+    __slots__ = ("bare", "body", "content_type", "headers", "reason", "status")
 
     def __init__(
         self,
@@ -116,7 +150,9 @@ class Answer:
         content_type: str = "",
         headers: Sequence[tuple[str, str]] = (),
         reason: str = "",
+        bare: bool = False,
     ) -> None:
+        self.bare = bare
         self.status = status
         self.body = body
         self.content_type = content_type
@@ -136,7 +172,8 @@ def encode(job: Job, options: HttpOptions, timing: bool = False) -> Answer:
             answer.headers = _clean(result.headers)
             answer.reason = _UNSAFE.sub(" ", result.reason)
     else:
-        answer = encode_error(result or ServeError("The request ended without a result"), options)
+        error = result or ServeError("The request ended without a result")
+        answer = encode_error(error, options, job.queue.spec.key.name, job.request.version)
     if timing or options.server_timing:
         timings = job.timings
         if timings is not None:
@@ -157,8 +194,10 @@ def _clean(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     ]
 
 
-def encode_error(error: ServeError, options: HttpOptions) -> Answer:
-    """Any failure as JSON with code, type and message."""
+def encode_error(error: ServeError, options: HttpOptions, model: str = "", version: str = "") -> Answer:
+    """Any failure as JSON with code, type and message. ``model`` and ``version`` are those that the client named."""
+    if options.torchserve_style:
+        return _torchserve_error(error, options, model, version)
     status, kind, message = describe_error(error, handler_status=options.handler_error_status)
     if error.kind is ErrorKind.HANDLER_FAILED and error.status is None:
         message = _handler_message(error, options.error_detail)
@@ -173,6 +212,30 @@ def _handler_message(error: ServeError, detail: str) -> str:
         return "Prediction failed"
     text = error.detail if detail == "traceback" and error.detail else error.message
     return f"Prediction failed: {text}"
+
+
+def _torchserve_error(error: ServeError, options: HttpOptions, model: str, version: str) -> Answer:
+    """In TorchServe's words; more than them only where ``server.error_detail`` asks for it."""
+    if error.kind is ErrorKind.TOO_LARGE:
+        return Answer(413, b"", reason=texts.reason_phrase(413), bare=True)
+    status, kind, message = describe_error(error, handler_status=options.handler_error_status)
+    fixed = texts.FAILURES.get(error.kind)
+    if model and error.kind in (ErrorKind.NOT_READY, ErrorKind.OVERLOADED):
+        message = texts.no_worker_text(model, version)
+    elif fixed is not None:
+        kind = "InternalServerException"
+        status = 507 if status == 413 else status
+        refused = error.status is not None or (error.kind is ErrorKind.HANDLER_FAILED and not error.detail)
+        if not refused:  # else the handler, or the check of what it returned, has the words
+            message = _with_fixed_text(fixed, error, options.error_detail)
+    return Answer(status, error_body(status, kind, message), JSON, reason=texts.reason_phrase(status))
+
+
+def _with_fixed_text(fixed: str, error: ServeError, detail: str) -> str:
+    if detail == "traceback" and error.detail:
+        return f"{fixed}\n{error.detail.strip()}"
+    lines = error.detail.strip().splitlines() if error.message == fixed else [error.message]
+    return f"{fixed}: {lines[-1]}" if detail != "none" and lines else fixed
 
 
 def server_timing(timings: Timings) -> str:

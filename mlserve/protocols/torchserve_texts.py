@@ -7,6 +7,8 @@ table is :mod:`mlserve.protocols.errors`.
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from mlserve.errors import ErrorKind
 
 TORCHSERVE_VERSION = "0.12.0"
@@ -15,7 +17,6 @@ INVALID_HTTP = "Invalid HTTP message."
 MODEL_NAME_REQUIRED = "Parameter model_name is required."
 HTTPS_ONLY = "This TorchServe instance only accepts HTTPS requests"
 NO_VERSIONING = "Model versioning is not yet supported."
-INVALID_TOKEN = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 PREDICTION_FAILED = "Prediction failed"
 OUT_OF_RESOURCES = "Out of resources"
 WORKER_DIED = "Worker died."
@@ -26,6 +27,13 @@ NO_CACHE = (
     ("Cache-Control", "no-cache; no-store, must-revalidate, private"),
     ("Expires", "Thu, 01 Jan 1970 00:00:00 UTC"),
 )
+
+# Reason phrases that are not those of Python's table, which changed with 3.13, and statuses that have none.
+_PHRASES = {status.value: status.phrase for status in HTTPStatus if status not in (208, 226, 418, 451, 508)}
+_PHRASES.update({413: "Request Entity Too Large", 414: "Request-URI Too Long", 425: "Unordered Collection"})
+_PHRASES[416] = "Requested Range Not Satisfiable"
+_PHRASES[422] = "Unprocessable Entity"
+_CLASSES = {1: "Informational", 2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
 
 # The misspelt key is on the wire.
 OPEN_INFERENCE_SERVER = {"name": "Torchserve", "version": TORCHSERVE_VERSION, "extenstion": ["kserve", "kubeflow"]}
@@ -47,3 +55,9 @@ def no_worker_text(name: str, version: str = "") -> str:
     """Of a model without workers, or whose queue is full. ``version`` is the one that the client named."""
     model = f'Model "{name}" Version {version}"' if version else f'Model "{name}"'  # the stray quote is on the wire
     return _NO_WORKER.format(model=model)
+
+
+def reason_phrase(status: int) -> str:
+    """What follows the status of an answer that the server worded itself; answers of handlers have none."""
+    phrase = _PHRASES.get(status)
+    return phrase if phrase is not None else f"{_CLASSES.get(status // 100, 'Unknown Status')} ({status})"

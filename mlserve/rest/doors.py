@@ -20,6 +20,7 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.fast import FastLane
+from mlserve.rest.headers import HeaderStyle
 from mlserve.rest.inference import build_inference_app
 from mlserve.rest.json_errors import JsonErrorsRunner
 from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
@@ -53,19 +54,24 @@ class HttpDoors:
         self._listeners: list[asyncio.Server] = []
         self._runners: list[JsonErrorsRunner] = []
         self._lane: LaneShared | None = None
+        self._ids = RequestIds(settings.server.echo_request_id)
+        self._style = HeaderStyle(HttpOptions.of(settings), self._ids)
 
     async def open(self) -> None:
         """Bind every address. Raises OSError that names the API and the address that cannot be had."""
         settings, server = self._settings, self._settings.server
-        options = HttpOptions(
-            server_timing=server.server_timing,
-            error_detail=server.error_detail,
-            handler_error_status=server.handler_error_status,
-        )
+        options = HttpOptions.of(settings)
         ids = RequestIds(server.echo_request_id)
+        self._style = HeaderStyle(options, ids)
         inference = await self._runner(
             build_inference_app(
-                self._service, options, ids, self._access, server.max_request_size, server.header_timeout
+                self._service,
+                self._style,
+                ids,
+                self._access,
+                server.max_request_size,
+                server.header_timeout,
+                self._guard,
             )
         )
         await self._bind("inference", inference, self._fast_lane(inference, options, ids))
@@ -83,13 +89,14 @@ class HttpDoors:
         limits = Limits(
             server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
         )
-        shared = self._lane = LaneShared(self._service, slow, self._access, options, ids, limits)
+        shared = self._lane = LaneShared(self._service, slow, self._access, options, ids, limits, self._guard)
         return lambda: FastLane(shared)
 
     async def _runner(self, app: web.Application) -> JsonErrorsRunner:
         server = self._settings.server
         runner = JsonErrorsRunner(
             app,
+            style=self._style,
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=server.keep_alive_timeout,

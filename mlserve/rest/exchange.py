@@ -14,7 +14,7 @@ from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.core.service import STREAM_BACKLOG
 from mlserve.protocols.torchserve import Answer, encode
-from mlserve.rest.http1 import CHUNKED_END, answer_bytes, chunk_bytes, head_bytes
+from mlserve.rest.http1 import CHUNKED_END, chunk_bytes
 
 if TYPE_CHECKING:
     from mlserve.rest.fast import FastLane
@@ -76,11 +76,16 @@ class Exchange:
             self.answer(answer)
 
     def answer(self, answer: Answer) -> None:
-        """Answer whole. The connection stays open after a success and after errors that leave its framing intact."""
-        if self._lane.shared.closing and self._lane.ends_with(self):
+        """Answer whole. The connection stays open after a success, and, unless TorchServe's way is to close it, after
+        errors that leave its framing intact."""
+        shared = self._lane.shared
+        if shared.closing and self._lane.ends_with(self):
+            self.keep_alive = False
+        heads = shared.heads
+        if heads.closes_after_errors and answer.status >= 400:
             self.keep_alive = False
         self._status, self._size = answer.status, len(answer.body)
-        self._finish(answer_bytes(answer, self.request_id, self.keep_alive, self.method != b"HEAD"))
+        self._finish(heads.answer(answer, self.request_id, self.keep_alive, self.method != b"HEAD"))
 
     def on_chunk(self, job: Job, chunk: Chunk) -> None:
         """A piece of the answer: the first one sends the head."""
@@ -92,7 +97,7 @@ class Exchange:
             if not self.chunked:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
             framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
-            pieces.append(head_bytes(first, self.request_id, framing, self.keep_alive))
+            pieces.append(self._lane.shared.heads.head(first, self.request_id, framing, self.keep_alive))
         if len(chunk.data):  # an empty chunk would end the body
             pieces.append(chunk_bytes(chunk.data) if self.chunked else chunk.data)
             self._size += len(chunk.data)

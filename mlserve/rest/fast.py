@@ -26,14 +26,13 @@ from mlserve.protocols.errors import INTERNAL_ERROR
 from mlserve.protocols.torchserve import Head, decode, encode_error
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
-from mlserve.rest.lane import LAST_CALL, LaneShared, Refusal, parse_error
+from mlserve.rest.lane import LAST_CALL, LaneShared, Refusal, authorization, parse_error
 from mlserve.rest.routes import Route
 
 log = logging.getLogger(__name__)
 
 MAX_PIPELINED = 32  # answers a connection may be owed before reading pauses; aiohttp's number
 LINGER = 2.0  # seconds to read and drop what a refused client still sends, so that it can read why
-_HOT_METHODS = frozenset((b"POST", b"GET", b"PUT"))
 _VERSIONS = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 through; aiohttp refuses them
 
 
@@ -164,7 +163,7 @@ class FastLane(asyncio.Protocol):
         self._head_done = self._advanced = True
         path = self._url.partition(b"?")[0]
         self._route = self.shared.routes.table.get(path)
-        hot = self._route is not None and self._parser.get_method() in _HOT_METHODS
+        hot = self._route is not None and self._parser.get_method() in self.shared.hot_methods
         if not hot or self._parser.should_upgrade() or self._parser.get_http_version() not in _VERSIONS:
             self._cold = True
             return
@@ -243,14 +242,26 @@ class FastLane(asyncio.Protocol):
         self._deaf = not keep_alive
         if head is not None:
             try:
-                request = decode(head, request_id, headers, body, explain=route.explain)
+                if shared.guard is not None:
+                    shared.guard.check("inference", authorization(headers))
+                request = decode(
+                    head,
+                    request_id,
+                    (*headers, *route.headers) if route.headers else headers,
+                    body,
+                    explain=route.explain,
+                    url_path=route.url_path,
+                    version=route.version,
+                    typed_fields=shared.options.typed_fields,
+                )
                 exchange.job = shared.service.submit(route.handle, request, exchange.on_done, exchange.on_chunk)
                 return
             except ServeError as bad:
                 error = bad
             except Exception:  # unanswered, it would hold up its connection for ever
                 log.exception("request %s could not be read", request_id)
-        exchange.answer(encode_error(error or ServeError(INTERNAL_ERROR), shared.options))
+        error = error or ServeError(INTERNAL_ERROR)
+        exchange.answer(encode_error(error, shared.options, route.handle.key.name, route.version))
 
     def _push(self, exchange: Exchange) -> None:
         exchange.is_head = not self._exchanges

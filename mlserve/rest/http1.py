@@ -1,4 +1,4 @@
-"""Writing HTTP/1.1 answers as bytes: prebuilt status lines, one clock tick per second for the date."""
+"""Writing HTTP/1.1 answers as bytes: prebuilt lines and header blocks, one clock tick per second for the date."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-from mlserve.protocols.torchserve import Answer
+from mlserve.protocols.torchserve import Answer, HttpOptions
+from mlserve.protocols.torchserve_texts import NO_CACHE
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -40,33 +41,91 @@ def status_line(status: int, reason: str = "") -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode("latin-1", "replace"))
 
 
-def head_bytes(answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
-    """Everything in front of the body; ``framing`` is the content-length or transfer-encoding line."""
-    # One bytes interpolation: half the time of joining a list of the same pieces.
-    more = b""
-    for name, value in answer.headers:
-        more += f"{name}: {value}\r\n".encode("latin-1", "replace")
-    return b"%bx-request-id: %b\r\n%b%b%b%b%b" % (
-        status_line(answer.status, answer.reason),
-        request_id.encode("ascii"),
-        b"content-type: %b\r\n" % answer.content_type.encode("latin-1", "replace") if answer.content_type else b"",
-        more,
-        framing,
-        date_line(),
-        b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
-    )
+def header_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in headers)
 
 
-def answer_bytes(answer: Answer, request_id: str, keep_alive: bool, with_body: bool = True) -> list[bytes | memoryview]:
-    """Head and body, to be written together; small ones come joined. No body for HEAD, whose length is still told."""
-    body = answer.body
-    length = len(body)
-    head = head_bytes(answer, request_id, b"content-length: %d\r\n" % length, keep_alive)
-    if not with_body or not length:
-        return [head]
-    if length < 65536 and isinstance(body, bytes):
-        return [head + body]
-    return [head, body]
+class Heads:
+    """What stands in front of a body. ``closes_after_errors``: an answer of 400 and more ends its connection."""
+
+    closes_after_errors = False
+
+    def __init__(self, cors: tuple[tuple[str, str], ...] = ()) -> None:
+        self._cors = {name: header_lines(((name, value),)) for name, value in cors}
+        self._all_cors = header_lines(cors)
+
+    def _allowed(self, answer: Answer) -> bytes:
+        """The CORS headers, less those that the handler set itself."""
+        if not self._all_cors or not answer.headers:
+            return self._all_cors
+        own = {name.lower() for name, _ in answer.headers}
+        return b"".join(line for name, line in self._cors.items() if name not in own)
+
+    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
+        """``framing`` is the content-length or transfer-encoding line."""
+        # One bytes interpolation: half the time of joining a list of the same pieces.
+        more = self._all_cors
+        if answer.headers:
+            more = header_lines((*answer.headers,)) + self._allowed(answer)
+        return b"%bx-request-id: %b\r\n%b%b%b%b%b" % (
+            status_line(answer.status, answer.reason),
+            request_id.encode("ascii"),
+            b"content-type: %b\r\n" % answer.content_type.encode("latin-1", "replace") if answer.content_type else b"",
+            more,
+            framing,
+            date_line(),
+            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+        )
+
+    def answer(
+        self, answer: Answer, request_id: str, keep_alive: bool, with_body: bool = True
+    ) -> list[bytes | memoryview]:
+        """Head and body, to be written together; small ones come joined. HEAD gets no body, but is told its length."""
+        body = answer.body
+        length = len(body)
+        head = self.head(answer, request_id, b"content-length: %d\r\n" % length, keep_alive)
+        if not with_body or not length:
+            return [head]
+        if length < 65536 and isinstance(body, bytes):
+            return [head + body]
+        return [head, body]
+
+
+class TorchServeHeads(Heads):
+    """The same as TorchServe writes it, byte for byte: order, spelling, no date."""
+
+    closes_after_errors = True
+
+    def __init__(self, cors: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(cors)
+        self._no_cache = header_lines(NO_CACHE)
+        self._common = self._all_cors + self._no_cache
+
+    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
+        """``framing`` is the content-length or transfer-encoding line."""
+        if answer.bare:
+            return status_line(answer.status, answer.reason) + framing + b"\r\n"
+        common = self._common
+        more = b""
+        if answer.headers:
+            more = header_lines((*answer.headers,))
+            common = self._allowed(answer) + self._no_cache
+        return b"HTTP/1.1 %d %b\r\n%b%bx-request-id: %b\r\n%b%b%b" % (
+            answer.status,
+            answer.reason.encode("latin-1", "replace"),
+            b"content-type: %b\r\n" % answer.content_type.encode("latin-1", "replace") if answer.content_type else b"",
+            more,
+            request_id.encode("ascii"),
+            common,
+            framing,
+            b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n",
+        )
+
+
+def heads_for(options: HttpOptions) -> Heads:
+    """The heads of the setting ``server.http_style``."""
+    return TorchServeHeads(options.cors) if options.torchserve_style else Heads(options.cors)
 
 
 def chunk_bytes(data: bytes | memoryview) -> bytes:

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 
+from mlserve import __version__
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceResponse
+from mlserve.core.registry import VersionHandle
 from mlserve.core.service import InferenceService
-from mlserve.errors import ErrorKind, MethodNotAllowed, RouteNotFound, ServeError
+from mlserve.errors import ErrorKind, InvalidInput, MethodNotAllowed, RouteNotFound, ServeError
 from mlserve.log import AccessLog
+from mlserve.protocols import inference_routes as routes
+from mlserve.protocols import openapi
+from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import json_body
+from mlserve.protocols.inference_routes import InferenceRoute
 from mlserve.protocols.request_ids import RequestIds
-from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode
-from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors, request_key
+from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error
+from mlserve.rest.headers import HeaderStyle, TooLarge
+from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors, request_key, too_large_response
+from mlserve.rest.lane import Guard
 
-SERVICE = web.AppKey("service", InferenceService)
-OPTIONS = web.AppKey("options", HttpOptions)
-MAX_REQUEST = web.AppKey("max_request_size", int)
 JOB = request_key("job", Job)
 
 _METHODS = ("GET", "POST", "PUT")
@@ -33,25 +38,18 @@ _METHODS = ("GET", "POST", "PUT")
 
 def build_inference_app(
     service: InferenceService,
-    options: HttpOptions,
+    style: HeaderStyle,
     request_ids: RequestIds,
     access: AccessLog | None,
     max_request_size: int,
     body_timeout: float = 30.0,
+    guard: Guard | None = None,
 ) -> web.Application:
     """The application; its errors are JSON and every request gets a line in the access log."""
     errors = json_errors(request_ids=request_ids, body_timeout=body_timeout)
     app = web.Application(middlewares=[_access_lines(access), errors], client_max_size=max_request_size)
-    app[SERVICE] = service
-    app[OPTIONS] = options
-    app[MAX_REQUEST] = max_request_size
-    app.router.add_route("*", "/ping", ping)
-    app.router.add_get("/health/live", live)
-    app.router.add_get("/health/ready", ready)
-    app.router.add_get("/models/{name}/ready", model_ready)
-    for verb in ("predictions", "explanations"):
-        app.router.add_route("*", f"/{verb}/{{tail:.+}}", predict)
-    app.router.add_route("*", "/{tail:.*}", not_found)
+    api = InferenceApi(service, style, max_request_size, guard)
+    app.router.add_route("*", "/{tail:.*}", api.answer, expect_handler=api.expect)
     return app
 
 
@@ -82,98 +80,187 @@ def _json(status: int, value: object) -> web.Response:
     return web.Response(status=status, body=json_body(value), content_type="application/json")
 
 
-async def ping(request: web.Request) -> web.Response:
-    """TorchServe's health check: 200 ``Healthy`` when every required model has a ready worker, else 500."""
-    if request.app[SERVICE].health().ready:
-        return _json(200, {"status": "Healthy"})
-    return _json(500, {"status": "Unhealthy"})
+class InferenceApi:
+    """Answers what :func:`mlserve.protocols.inference_routes.find_route` knows."""
 
+    def __init__(self, service: InferenceService, style: HeaderStyle, max_request: int, guard: Guard | None) -> None:
+        self._service = service
+        self._style = style
+        self._options: HttpOptions = style.options
+        self._max_request = max_request
+        self._guard = guard
+        self._version = texts.TORCHSERVE_VERSION if style.options.torchserve_style else __version__
+        self._actions: dict[str, Callable[[web.Request, InferenceRoute], Awaitable[web.StreamResponse]]] = {
+            routes.PREDICT: self._predict,
+            routes.PING: self._ping,
+            routes.API: self._describe_api,
+            routes.LIVE: self._live,
+            routes.READY: self._ready,
+            routes.MODEL_READY: self._model_ready,
+            routes.V2_SERVER: self._v2_server,
+            routes.V2_LIVE: self._v2_live,
+            routes.V2_READY: self._v2_ready,
+            routes.V2_VERSIONS: self._v2_versions,
+        }
 
-async def live(request: web.Request) -> web.Response:
-    """The process runs and its event loop turns."""
-    return _json(200, {"live": True})
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Any request of the inference port: token, route, method, model, version, capacity, in this order."""
+        route = routes.find_route(request.rel_url.raw_path, self._options.open_inference)
+        if self._guard is not None and (route is None or route.action != routes.API):
+            value = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
+            self._guard.check("inference", value)
+        action = self._actions.get(route.action) if route is not None else None
+        if route is None or action is None:
+            raise RouteNotFound(request.path)
+        return await action(request, route)
 
+    async def expect(self, request: web.Request) -> web.StreamResponse | None:
+        """A client that asks before it sends its body: what is too large is refused at once."""
+        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+            raise web.HTTPExpectationFailed(text=f"Unknown Expect: {request.headers.get(hdrs.EXPECT)}")
+        if (request.content_length or 0) > self._max_request:
+            return too_large_response(self._too_large().message)
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer proper has not begun
+        return None
 
-async def ready(request: web.Request) -> web.Response:
-    """200 when every required model has a ready worker, else 503; with the state of each model."""
-    health = request.app[SERVICE].health()
-    return _json(200 if health.ready else 503, {"ready": health.ready, "models": health.models})
+    # -- inference ----------------------------------------------------------------------------------------------------
 
+    async def _predict(self, request: web.Request, route: InferenceRoute) -> web.StreamResponse:
+        name = route.name
+        try:
+            if request.method == hdrs.METH_OPTIONS:
+                return _json(200, openapi.model_api(self._find(request, route, b"").key.name, self._version))
+            if request.method not in _METHODS and not self._options.torchserve_style:
+                raise MethodNotAllowed("")
+            handle = self._find(request, route, None) if name or request.rel_url.query.get("model_name") else None
+            body = await self._read(request)
+            handle = handle or self._find(request, route, body)
+            name = handle.key.name
+            return await self._infer(request, route, handle, body)
+        except ServeError as error:
+            return self._response(encode_error(error, self._options, name, route.version))
 
-async def model_ready(request: web.Request) -> web.Response:
-    """200 when the model's default version has a ready worker, else 503."""
-    handle = request.app[SERVICE].find(request.match_info["name"])
-    is_ready = handle.ready_workers > 0
-    body = {"name": handle.key.name, "version": handle.key.version, "ready": is_ready, "state": handle.state.value}
-    return _json(200 if is_ready else 503, body)
+    def _find(self, request: web.Request, route: InferenceRoute, body: bytes | None) -> VersionHandle:
+        """The model of a request; ``/invocations`` names it in its query, in a form, or not if there is only one."""
+        name = route.name or request.rel_url.query.get("model_name", "")
+        if not name:
+            started = {handle.key.name for handle in self._service.versions() if handle.spec.loaded_at_startup}
+            name = started.pop() if len(started) == 1 else ""
+        if not name and body:
+            parts = decode(Head(request.raw_headers), "", (), body).parts
+            name = next(
+                (bytes(part.data).decode("utf-8", "replace") for part in parts if part.name == "model_name"), ""
+            )
+        if not name:
+            raise InvalidInput(texts.MODEL_NAME_REQUIRED)
+        return self._service.find(name, route.version)
 
-
-async def not_found(request: web.Request) -> web.Response:
-    """Anything else."""
-    raise RouteNotFound(request.path)
-
-
-async def predict(request: web.Request) -> web.StreamResponse:
-    """``/predictions|explanations/{model}[/{version}[/{url_path}]]``."""
-    verb, name, version, url_path = _target(request)
-    if request.method not in _METHODS:
-        raise MethodNotAllowed("")
-    service, options = request.app[SERVICE], request.app[OPTIONS]
-    handle = service.find(name, version)
-    head = Head(request.raw_headers)
-    body = await _read(request)
-    item = decode(
-        head, request[REQUEST_ID], request.raw_headers, body, explain=verb == "explanations", url_path=url_path
-    )
-    stream: web.StreamResponse | None = None
-    async for event in service.events(handle, item):
-        if isinstance(event, Job):
-            request[JOB] = event
+    async def _infer(
+        self, request: web.Request, route: InferenceRoute, handle: VersionHandle, body: bytes
+    ) -> web.StreamResponse:
+        head = Head(request.raw_headers)
+        item = decode(
+            head,
+            request[REQUEST_ID],
+            (*request.raw_headers, *route.headers) if route.headers else request.raw_headers,
+            body,
+            explain=route.explain,
+            url_path=route.url_path,
+            query=request.rel_url.raw_query_string.encode("latin-1", "replace") if route.query else b"",
+            version=route.version,
+            typed_fields=self._options.typed_fields,
+        )
+        stream: web.StreamResponse | None = None
+        async for event in self._service.events(handle, item):
+            if isinstance(event, Job):
+                request[JOB] = event
+                if stream is None:
+                    return self._response(encode(event, self._options, head.timing))
+                return await _end_stream(request, stream, event)
             if stream is None:
-                return _response(encode(event, options, head.timing))
-            return await _end_stream(request, stream, event)
-        if stream is None:
-            stream = await _begin_stream(request, event.content_type)
-        await stream.write(event.data)
-    raise ServeError("The request ended without a result")
+                stream = await self._begin_stream(request, event.content_type)
+            await stream.write(event.data)
+        raise ServeError("The request ended without a result")
+
+    async def _read(self, request: web.Request) -> bytes:
+        if (request.content_length or 0) <= self._max_request:  # else there is no need to read it
+            with contextlib.suppress(web.HTTPRequestEntityTooLarge):
+                return await request.read()
+        raise self._too_large()
+
+    def _too_large(self) -> ServeError:
+        limit = self._max_request
+        return ServeError(f"Request body is larger than {limit} bytes (max_request_size)", kind=ErrorKind.TOO_LARGE)
+
+    def _response(self, answer: Answer) -> web.Response:
+        reason = answer.reason if self._options.torchserve_style else answer.reason or None
+        kind = TooLarge if answer.bare else web.Response
+        response = kind(status=answer.status, reason=reason, body=answer.body)
+        if answer.content_type:
+            response.headers["Content-Type"] = answer.content_type
+        for name, value in answer.headers:
+            response.headers.add(name, value)
+        return response
+
+    async def _begin_stream(self, request: web.Request, content_type: str) -> web.StreamResponse:
+        stream = self._style.stream({"ts_stream_next": "true", "x-request-id": request[REQUEST_ID]}, content_type)
+        if request.version >= HttpVersion11:
+            stream.enable_chunked_encoding()
+        else:
+            stream.force_close()  # the end of the connection ends the body
+        await stream.prepare(request)
+        return stream
+
+    # -- what the server tells of itself ------------------------------------------------------------------------------
+
+    async def _ping(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        """TorchServe's health check: 200 ``Healthy`` when every required model has a ready worker, else 500."""
+        if self._service.health().ready:
+            return _json(200, {"status": "Healthy"})
+        return _json(500, {"status": "Unhealthy"})
+
+    async def _live(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        """The process runs and its event loop turns."""
+        _only_get(request)
+        return _json(200, {"live": True})
+
+    async def _ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        """200 when every required model has a ready worker, else 503; with the state of each model."""
+        _only_get(request)
+        health = self._service.health()
+        return _json(200 if health.ready else 503, {"ready": health.ready, "models": health.models})
+
+    async def _model_ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        """200 when the model's default version has a ready worker, else 503."""
+        _only_get(request)
+        handle = self._service.find(route.name)
+        is_ready = handle.ready_workers > 0
+        body = {"name": handle.key.name, "version": handle.key.version, "ready": is_ready, "state": handle.state.value}
+        return _json(200 if is_ready else 503, body)
+
+    async def _describe_api(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        """``/api-description`` by any method, ``/`` by OPTIONS."""
+        if request.path == "/" and request.method != hdrs.METH_OPTIONS:
+            raise MethodNotAllowed("")
+        return _json(200, openapi.inference_api(self._version))
+
+    async def _v2_server(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        return _json(200, texts.OPEN_INFERENCE_SERVER)
+
+    async def _v2_live(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        return _json(200, {"live": True})
+
+    async def _v2_ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        return _json(200, {"ready": True})
+
+    async def _v2_versions(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        return _json(501, {"error": texts.NO_VERSIONING})
 
 
-def _target(request: web.Request) -> tuple[str, str, str, str]:
-    """Verb, model, version and the rest of the path, decoded after splitting: a name may hold an escaped slash."""
-    segments = [unquote(segment) for segment in request.rel_url.raw_path.split("/", 4)[1:]]
-    if not segments[1]:
-        raise RouteNotFound(request.path)
-    segments += [""] * (4 - len(segments))
-    return segments[0], segments[1], segments[2], segments[3]
-
-
-async def _read(request: web.Request) -> bytes:
-    limit = request.app[MAX_REQUEST]
-    if (request.content_length or 0) <= limit:  # else there is no need to read it
-        with contextlib.suppress(web.HTTPRequestEntityTooLarge):
-            return await request.read()
-    raise ServeError(f"Request body is larger than {limit} bytes (max_request_size)", kind=ErrorKind.TOO_LARGE)
-
-
-def _response(answer: Answer) -> web.Response:
-    response = web.Response(status=answer.status, reason=answer.reason or None, body=answer.body)
-    if answer.content_type:
-        response.headers["Content-Type"] = answer.content_type
-    for name, value in answer.headers:
-        response.headers.add(name, value)
-    return response
-
-
-async def _begin_stream(request: web.Request, content_type: str) -> web.StreamResponse:
-    stream = web.StreamResponse(headers={"ts_stream_next": "true", "x-request-id": request[REQUEST_ID]})
-    if content_type:
-        stream.headers["Content-Type"] = content_type
-    if request.version >= HttpVersion11:
-        stream.enable_chunked_encoding()
-    else:
-        stream.force_close()  # the end of the connection ends the body
-    await stream.prepare(request)
-    return stream
+def _only_get(request: web.Request) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("")
 
 
 async def _end_stream(request: web.Request, stream: web.StreamResponse, job: Job) -> web.StreamResponse:

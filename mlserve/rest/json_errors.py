@@ -18,6 +18,9 @@ from mlserve.errors import ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, describe_error, error_body
 from mlserve.protocols.errors import type_for_status as type_for
 from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.torchserve import HttpOptions
+from mlserve.protocols.torchserve_texts import INVALID_HTTP
+from mlserve.rest.headers import HeaderStyle, TooLarge
 from mlserve.rest.stalls import BodyWatch
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,11 @@ def error_response(status: int, type_name: str, message: str) -> web.Response:
     return web.Response(status=status, body=error_body(status, type_name, message), content_type="application/json")
 
 
+def too_large_response(message: str) -> web.Response:
+    """The refusal of a request body."""
+    return TooLarge(status=413, body=error_body(413, type_for(413), message), content_type="application/json")
+
+
 def serve_error_response(error: ServeError, *, detail: str = "none", handler_status: int = 500) -> web.Response:
     """A :class:`ServeError` as a response; ``detail`` is the setting ``server.error_detail``."""
     response = error_response(*describe_error(error, detail=detail, handler_status=handler_status))
@@ -55,7 +63,7 @@ def http_exception_response(error: web.HTTPException, *, limit_setting: str) -> 
     status = error.status
     message = _FIXED.get(status, error.text or error.reason)
     if status == 413:
-        message = f"The request body is larger than allowed; the limit is {limit_setting}"
+        return too_large_response(f"The request body is larger than allowed; the limit is {limit_setting}")
     response = error_response(status, type_for(status), message)
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
@@ -124,6 +132,8 @@ class JsonErrorsConnection(web.RequestHandler):
             resp = http_exception_response(resp, limit_setting="server.max_request_size")
         if self._server.closing:
             resp.force_close()
+        if not resp.prepared:
+            resp = self._server.style.dress(resp)
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(
@@ -141,8 +151,8 @@ class JsonErrorsConnection(web.RequestHandler):
             text = INTERNAL_ERROR
         else:
             log.debug("request from %s refused: %s", request.remote, message or exc)
-            text = "Invalid HTTP message."
-            if message:
+            text = INVALID_HTTP
+            if message and not self._server.style.options.torchserve_style:
                 text += f" {message.strip().splitlines()[0]}"
         response = error_response(status, type_for(status), text)
         response.force_close()
@@ -153,6 +163,7 @@ class JsonErrorsServer(web.Server):
     """Makes a :class:`JsonErrorsConnection` for each accepted socket."""
 
     closing = False
+    style: HeaderStyle
 
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""
@@ -160,9 +171,13 @@ class JsonErrorsServer(web.Server):
 
 
 class JsonErrorsRunner(web.AppRunner):
-    """``AppRunner`` with connections that never show aiohttp's own error pages."""
+    """``AppRunner`` with connections that never show aiohttp's own error pages, and answers in ``style``."""
 
-    __slots__ = ()
+    __slots__ = ("_style",)
+
+    def __init__(self, app: web.Application, *, style: HeaderStyle | None = None, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._style = style or HeaderStyle(HttpOptions())
 
     def close(self) -> None:
         """From now on each answer is the last one of its connection; idle ones stay until :meth:`cleanup`."""
@@ -176,10 +191,12 @@ class JsonErrorsRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
-        return JsonErrorsServer(
-            plain.request_handler,
+        server = JsonErrorsServer(
+            self._style.preflight(plain.request_handler),
             request_factory=plain.request_factory,
             handler_cancellation=plain.handler_cancellation,
             loop=plain._loop,
             **plain._kwargs,
         )
+        server.style = self._style
+        return server

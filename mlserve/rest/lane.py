@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,12 @@ from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import HttpOptions
+from mlserve.rest.http1 import heads_for
 from mlserve.rest.routes import RouteTable
 
 SWEEP = 1.0  # seconds between looks at all connections
+_METHODS = frozenset((b"POST", b"GET", b"PUT"))
+_TORCHSERVE_METHODS = _METHODS | {b"DELETE", b"PATCH"}  # there any method predicts but OPTIONS
 LAST_CALL = 0.25  # seconds that an idle connection stays open at shutdown: a request may be on its way
 
 
@@ -41,6 +44,13 @@ class Connection(Protocol):
         """End it now."""
 
 
+class Guard(Protocol):
+    """Who asks callers for a token (:class:`mlserve.protocols.tokens.TokenGuard`)."""
+
+    def check(self, api: str, value: bytes) -> None:
+        """Raise :class:`InvalidToken` unless the ``Authorization`` header is good for the API."""
+
+
 class Refusal(Exception):
     """A request that is answered before it is complete."""
 
@@ -58,6 +68,11 @@ def parse_error(error: Exception) -> Refusal:
     return Refusal(400, f"Invalid HTTP message: {error}")
 
 
+def authorization(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The raw ``Authorization`` header; empty if there is none."""
+    return next((value for name, value in headers if name.lower() == b"authorization"), b"")
+
+
 class LaneShared:
     """State of a listener. ``slow`` makes the protocol that takes over what the fast lane does not serve."""
 
@@ -69,7 +84,11 @@ class LaneShared:
         options: HttpOptions,
         request_ids: RequestIds,
         limits: Limits,
+        guard: Guard | None = None,
     ) -> None:
+        self.guard = guard
+        self.heads = heads_for(options)
+        self.hot_methods = _TORCHSERVE_METHODS if options.torchserve_style else _METHODS
         self.service = service
         self.slow = slow
         self.access = access

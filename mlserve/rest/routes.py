@@ -6,13 +6,17 @@ from typing import NamedTuple
 
 from mlserve.core.registry import VersionHandle
 from mlserve.core.service import InferenceService
+from mlserve.protocols.inference_routes import EXPLAIN_FALSE
 
 
 class Route(NamedTuple):
-    """Where a URL path leads."""
+    """Where a URL path leads; the rest is what :class:`mlserve.protocols.inference_routes.InferenceRoute` has."""
 
     handle: VersionHandle
     explain: bool
+    version: str = ""
+    url_path: str | None = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class RouteTable:
@@ -31,5 +35,7 @@ class RouteTable:
                 table[base.encode()] = Route(model.versions[model.default], explain)
                 for version, handle in model.versions.items():
                     # A version may hold any character; one that a URL would escape is served by the slower door.
-                    table[f"{base}/{version}".encode()] = Route(handle, explain)
+                    table[f"{base}/{version}".encode()] = Route(handle, explain, version)
+            kserve = Route(model.versions[model.default], False, url_path=None, headers=EXPLAIN_FALSE)
+            table[f"/v1/models/{name}:predict".encode()] = table[f"/v2/models/{name}/infer".encode()] = kserve
         self.table = table
