@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
+from mlserve.core.changes import Registered, Scaled
 from mlserve.core.health import Health, judge
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
@@ -31,24 +32,6 @@ log = logging.getLogger(__name__)
 STREAM_BACKLOG = 32 << 20  # bytes of a stream that may wait for its client; one that is further behind is given up
 
 
-@dataclass(frozen=True)
-class Registered:
-    """What ``register`` did; ``done`` is False while workers are still starting."""
-
-    key: ModelKey
-    workers: int
-    done: bool
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """What ``scale`` did; ``done`` is False while workers are still starting or stopping."""
-
-    key: ModelKey
-    workers: int
-    done: bool
-
-
 class InferenceService:
     """Models, their queues and their workers behind one small interface. Not thread-safe: one event loop."""
 
@@ -62,8 +45,9 @@ class InferenceService:
         drain_grace: float = 120.0,
         healthy_while_retrying: bool = False,
         sequence_headers: SequenceHeaders = SEQUENCE_HEADERS,
+        default_versions: Mapping[str, str] | None = None,
     ) -> None:
-        self.registry = Registry()
+        self.registry = Registry(default_versions)
         self.http_counts = HttpCounts()
         self.observer: Observer | None = None  # of every version that is registered from now on
         self.starting = True  # until the models named at start have been loaded
@@ -76,6 +60,7 @@ class InferenceService:
         self._drain_grace = drain_grace
         self._healthy_while_retrying = healthy_while_retrying
         self._sequence_headers = sequence_headers
+        self._change_listeners: list[Callable[[], object]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closings: dict[VersionHandle, asyncio.Task[None]] = {}  # versions on their way out
 
@@ -171,10 +156,11 @@ class InferenceService:
         log.info("model %s registered from %s", handle.key, spec.url)
         missing = self.missing.pop(spec.url, None)
         if not workers:
+            self._tell_changed(handle.spec)
             return Registered(handle.key, 0, True)
         handle.wanted = workers
         handle.queue.accept()
-        bring_up = self._bring_up(handle, workers)
+        bring_up = self._bring_up(handle, workers, tell=not self.starting)
         if not synchronous:
             self._keep(bring_up, f"starting workers of {handle.key}")
             return Registered(handle.key, workers, False)
@@ -228,6 +214,7 @@ class InferenceService:
         """Route requests without a version to ``version``. Raises NotFound errors."""
         self.registry.set_default(name, version)
         log.info("model %s: default version is now %s", name, version)
+        self._tell_changed(self.find(name).spec)
 
     async def unregister(self, name: str, version: str = "") -> ModelKey:
         """Take a version out of service: no new requests, the accepted ones are answered, then its workers end."""
@@ -235,6 +222,7 @@ class InferenceService:
         await self._close(handle, self._drain_grace)
         self._source.forget(handle.spec)
         log.info("model %s unregistered", handle.key)
+        self._tell_changed(handle.spec)
         return handle.key
 
     async def shutdown(self, grace: float) -> None:
@@ -309,6 +297,10 @@ class InferenceService:
         """Call ``callback`` now and after each change of what is routed where."""
         self.registry.add_listener(callback)
 
+    def add_change_listener(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` after each change of listed models that was asked for of a running server and succeeded."""
+        self._change_listeners.append(callback)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _open(self, spec: ModelSpec) -> VersionHandle:
@@ -321,7 +313,7 @@ class InferenceService:
         self.registry.add(handle)
         return handle
 
-    async def _bring_up(self, handle: VersionHandle, workers: int) -> None:
+    async def _bring_up(self, handle: VersionHandle, workers: int, *, tell: bool = True) -> None:
         try:
             await handle.pool.scale(workers)
         except ServeError as error:
@@ -333,6 +325,13 @@ class InferenceService:
             handle.queue.close(no_worker(handle.spec))
         handle.last_error = ""
         handle.observe()
+        if tell:
+            self._tell_changed(handle.spec)
+
+    def _tell_changed(self, spec: ModelSpec) -> None:
+        if spec.listed and not self.starting:
+            for callback in self._change_listeners:
+                callback()
 
     def _check_stopping(self) -> None:
         if self.stopping:
