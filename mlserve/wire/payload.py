@@ -17,6 +17,7 @@ class Hello(msgspec.Struct):
     pid: int
     python: str
     protocol: int
+    rank: int = 0  # among the processes of a group
 
 
 class Load(msgspec.Struct):

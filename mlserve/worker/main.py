@@ -41,7 +41,8 @@ from mlserve.worker.runner import Runner
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mlserve.worker", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--fd", type=int, default=-1)
+    parser.add_argument("--connect", default="", help="path of a socket, instead of --fd; see worker.group")
     parser.add_argument("--arena-fd", type=int, default=-1)
     parser.add_argument("--arena-size", type=int, default=0)
     parser.add_argument("--reply-arena-fd", type=int, default=-1)
@@ -60,6 +61,15 @@ def _process_setup() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     faulthandler.enable()
+
+
+def _socket(options: argparse.Namespace) -> socket.socket:
+    if options.connect:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(options.connect)
+        return sock
+    os.set_inheritable(options.fd, False)
+    return socket.socket(fileno=options.fd)
 
 
 def _attach(fd: int, size: int, owner: bool = False) -> Arena | None:
@@ -116,7 +126,9 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
 
 
 def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) -> None:
-    hello = Hello(os.getpid(), ".".join(map(str, sys.version_info[:3])), VERSION)
+    hello = Hello(
+        os.getpid(), ".".join(map(str, sys.version_info[:3])), VERSION, int(os.environ.get("LOCAL_RANK", "0"))
+    )
     link.send_meta(Kind.HELLO, 0, hello)
     first = reader.inbox.get()
     if isinstance(first, Stop):
@@ -134,8 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker; returns its exit code."""
     options = _arguments(arguments)
     _process_setup()
-    os.set_inheritable(options.fd, False)
-    link = Link(socket.socket(fileno=options.fd))
+    link = Link(_socket(options))
     logs.install(link)
     arena = _attach(options.arena_fd, options.arena_size)
     replies = Replies(_attach(options.reply_arena_fd, options.reply_arena_size, owner=True))
