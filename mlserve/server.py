@@ -171,6 +171,7 @@ class Server:
             model_settings=settings.model,
             allowed_urls=settings.models.allowed_urls,
             default_handler=settings.models.default_handler,
+            install_requirements=settings.workers.install_requirements,
         )
         self._gpu_ids = _gpu_ids(settings)
         self._engine = LocalEngine(

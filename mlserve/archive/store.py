@@ -21,6 +21,7 @@ from mlserve.archive.download import AllowedUrls, DownloadLimits, download, file
 from mlserve.archive.extract import unpack
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH, read_manifest, split_handler
 from mlserve.archive.reading import DEFAULT_LIMITS, Limits
+from mlserve.archive.requirements import prepare as prepare_environment
 from mlserve.archive.spec import Sources, build_spec, read_config
 from mlserve.core.model import ModelSpec
 from mlserve.errors import ArchiveError, ErrorKind, InvalidInput, ModelNotFound, ServeError
@@ -47,6 +48,7 @@ class ModelStore:
         model_settings: Mapping[str, Mapping[str, Any]],
         allowed_urls: Sequence[str],
         default_handler: str = "",
+        install_requirements: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         download_limits: DownloadLimits | None = None,
     ) -> None:
@@ -56,6 +58,7 @@ class ModelStore:
         self._model_settings = model_settings
         self._allowed = AllowedUrls(allowed_urls)
         self._default_handler = default_handler
+        self._install_requirements = install_requirements
         self._limits = limits
         self._download_limits = download_limits or DownloadLimits()
 
@@ -157,7 +160,7 @@ class ModelStore:
                 directory = self._directory(path, target, url, overrides)
                 manifest = None if _is_handler(path) else read_manifest(directory)
                 config, config_name = read_config(directory, manifest)
-                return build_spec(
+                spec = build_spec(
                     Sources(
                         directory,
                         url,
@@ -172,6 +175,8 @@ class ModelStore:
                         owned,
                     )
                 )
+                scratch = self._models / f"{target.name}-packages"
+                return prepare_environment(spec, scratch, install=self._install_requirements)
             except BaseException as error:
                 if owned:
                     _remove(target)
