@@ -60,7 +60,7 @@ class Announcer:
 def serve(options: argparse.Namespace) -> int:
     """Run the server that ``options`` of the command line describe; returns its exit code."""
     from mlserve import server
-    from mlserve.cli.flags import read_torchserve_settings
+    from mlserve.cli.sources import read_torchserve_settings
     from mlserve.log import setup_logging
 
     try:
