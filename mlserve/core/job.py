@@ -79,6 +79,11 @@ class Job:
         return True
 
     @property
+    def alone(self) -> bool:
+        """Whether nothing may be computed together with it: it asked for that, or a worker has died with it."""
+        return self.request.alone or self.attempts > 0
+
+    @property
     def queued_for(self) -> float:
         """Seconds from arrival to being sent to a worker; 0 if it never was."""
         return self.batch.sent - self.arrived if self.batch is not None else 0.0

@@ -116,10 +116,14 @@ class InferenceResponse:
 
 
 class Chunk:
-    """A piece of a streamed answer; the final piece is an :class:`InferenceResponse`."""
+    """A piece of a streamed answer; the final piece is an :class:`InferenceResponse`.
 
-    __slots__ = ("content_type", "data")
+    ``headers`` are those that the handler had set by then: the first piece's belong to the answer as a whole.
+    """
 
-    def __init__(self, data: bytes, content_type: str = "") -> None:
+    __slots__ = ("content_type", "data", "headers")
+
+    def __init__(self, data: bytes, content_type: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
         self.data = data
         self.content_type = content_type
+        self.headers = headers

@@ -76,6 +76,11 @@ class ModelSpec:
     owned_dir: bool = True  # model_dir was made by the store and goes when the version goes
     provenance: Mapping[str, str] = field(default_factory=dict)  # setting -> where its value came from
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether a worker has its requests side by side: each is a batch of its own, and they end in any order."""
+        return self.continuous_batching or self.async_communication
+
 
 @dataclass
 class WorkerInfo:

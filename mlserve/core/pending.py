@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlserve.core.job import DONE, QUEUED, SENT, Batch, Job
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import ModelStats, status_of
 from mlserve.core.model import ModelSpec
+from mlserve.core.observing import Observer
 from mlserve.core.policy import View, make_policy
 from mlserve.core.ports import BatchReport, Cancellable, Clock, Slot
 from mlserve.errors import ErrorKind, NoWorker, QueueFull, ServeError
@@ -38,10 +40,13 @@ class ModelQueue:
         self.slots: list[Slot] = []
         self.was_ready = False  # has had a slot once
         self.on_idle: Callable[[], object] | None = None  # set by whoever waits for the queue to drain
+        self.observer: Observer | None = None
         self.on_slots: Callable[[], object] | None = None  # called when a slot came or went
         self.on_gave_up: Callable[[ServeError], object] | None = None  # called when no slot will come any more
         self._clock = clock
         self._jobs: deque[Job] = deque()
+        self._limit = spec.job_queue_size
+        self._deadline = spec.client_timeout_ms / 1000.0  # of requests that bring none
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
         self._scheduled = False
         self._timer: Cancellable | None = None
@@ -50,6 +55,8 @@ class ModelQueue:
         self._expected = 0  # requests there would be if all clients of the batch answered last asked again
         self._took = 0.0  # the handler's seconds for it
         self._answered = 0.0  # when that was
+        self._all_busy = False
+        self._free_since = 0.0  # when a worker began to wait for the next batch
 
     # -- what the service calls ---------------------------------------------------------------------------------------
 
@@ -60,13 +67,17 @@ class ModelQueue:
         on_chunk: Callable[[Job, Chunk], object],
     ) -> Job:
         """Queue a request. Raises :class:`QueueFull`, or :class:`NoWorker` when none is there or coming."""
+        if self.observer is not None:
+            self.observer.asked(self.spec, request)
         if self._refusal:
-            self.stats.rejected(NoWorker.kind.value)
-            raise NoWorker(self._refusal)
-        if self.depth >= self.spec.job_queue_size:
-            self.stats.rejected(QueueFull.kind.value)
-            raise queue_full(self.spec)
+            raise self._refused(NoWorker(self._refusal))
+        if self.depth >= self._limit:
+            raise self._refused(queue_full(self.spec))
+        if self.spec.use_job_ticket and self.depth >= self._tickets():
+            raise self._refused(no_ticket(self.spec))
         job = Job(self, request, on_done, on_chunk, self._clock.time())
+        if self._deadline and not request.timeout:
+            request.timeout = self._deadline
         if request.timeout:
             job.timer = self._clock.call_later(request.timeout, self._expire, job)
         self._jobs.append(job)
@@ -122,6 +133,12 @@ class ModelQueue:
         if self.on_slots is not None:
             self.on_slots()
 
+    def worker_loaded(self, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
+        """See ``SlotEvents``."""
+        self.stats.custom.extend(metrics)
+        if self.observer is not None:
+            self.observer.loaded(self.spec, worker_id, seconds, metrics)
+
     def slot_closing(self, slot: Slot) -> None:
         """See ``SlotEvents``."""
         if slot in self.slots:
@@ -166,6 +183,8 @@ class ModelQueue:
         self.stats.batch_done(len(batch.jobs), report.inference)
         if report.metrics:
             self.stats.custom.extend(report.metrics)
+        if self.observer is not None:
+            self.observer.computed(self.spec, batch, results, report)
         for job, result in zip(batch.jobs, results, strict=True):
             if job.state == SENT:
                 job.report = report
@@ -183,9 +202,20 @@ class ModelQueue:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _refused(self, error: ServeError) -> ServeError:
+        self.stats.rejected(error.kind.value)
+        return error
+
+    def _tickets(self) -> int:
+        """How many requests could be sent now, each to a worker that waits for one."""
+        return sum(not slot.in_flight for slot in self.slots)
+
     def _finish(self, job: Job, result: InferenceResponse | ServeError) -> None:
         if job.finish(result):
-            self.stats.request_done(status_of(result), job.queued_for, self._clock.time() - job.arrived)
+            took = self._clock.time() - job.arrived
+            self.stats.request_done(status_of(result), job.queued_for, took)
+            if self.observer is not None:
+                self.observer.answered(job, job.queued_for, took)
 
     def _end_early(self, job: Job, error: ServeError) -> None:
         state, batch = job.state, job.batch
@@ -239,13 +269,20 @@ class ModelQueue:
             while jobs[0].state == DONE:
                 jobs.popleft()
             slot, idle, room = self._best_slot()
+            now = self._clock.time()
+            if not idle:
+                self._all_busy = True
+            elif self._all_busy:
+                self._all_busy, self._free_since = False, now
             if slot is None:
                 return
-            now = self._clock.time()
-            quiet = now - self._answered
-            view = View(self.depth, now - jobs[0].arrived, idle, room, self._expected, self._took, quiet)
+            age = now - max(jobs[0].arrived, self._free_since)
+            view = View(self.depth, age, idle, room, self._expected, self._took, now - self._answered)
             take, wait = self.policy.decide(view)
             if not take:
+                if idle and jobs[0].alone:  # nothing can join it
+                    self._send(slot, 1, now)
+                    continue
                 if wait is not None:
                     self._wake_at(now + wait)
                 return
@@ -273,12 +310,16 @@ class ModelQueue:
             if job.state == DONE:
                 jobs.popleft()
                 continue
-            alone = job.attempts or job.request.alone  # a retried job too, see slot_lost
+            alone = job.alone
             if alone and picked:
                 break
             picked.append(jobs.popleft())
             if alone:
                 break
+        self._dispatch(slot, picked, now)
+
+    def _dispatch(self, slot: Slot, picked: list[Job], now: float) -> None:
+        self._free_since = now  # whoever waits next begins to collect now
         self.depth -= len(picked)
         self.in_flight += 1
         self._batch_id = batch_id = (self._batch_id + 1) & _BATCH_IDS
@@ -294,6 +335,15 @@ def no_worker(spec: ModelSpec) -> str:
     return (
         f'Model "{name}" version "{version}" has no worker to serve inference request. '
         f"Scale it up: PUT /models/{name}/{version}?min_worker=1, or `mlserve models scale {name}`"
+    )
+
+
+def no_ticket(spec: ModelSpec) -> QueueFull:
+    """Nobody waits for a request."""
+    return QueueFull(
+        f'Model "{spec.key.name}" takes a request only while a worker waits for one (useJobTicket), and all are busy. '
+        "Send again later, or scale up its workers",
+        retry_after=1.0,
     )
 
 

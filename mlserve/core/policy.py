@@ -14,7 +14,8 @@ from mlserve.errors import InvalidInput
 
 
 class View(NamedTuple):
-    """A model's queue at one moment. ``age`` is the oldest request's waiting time in seconds.
+    """A model's queue at one moment. ``age`` is how long the oldest request has been there for a worker that waits to
+    collect a batch, in seconds: time in which all workers were busy does not count.
 
     ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second.
     Of the batch that was answered last: ``took`` is how long the handler had it and ``quiet`` how long ago its answer
@@ -84,9 +85,10 @@ class Eager:
 
 
 class Window:
-    """TorchServe's meaning of the delay: a batch leaves when it is full or its oldest request has waited it out.
+    """TorchServe's meaning of the delay: a worker waits for a first request as long as it takes, and then that long for
+    the batch to fill.
 
-    One batch at a time per worker, as there.
+    One worker at a time collects, and has one batch at a time, as there.
     """
 
     def __init__(self, batch_size: int, delay: float) -> None:

@@ -38,7 +38,8 @@ class Clock(Protocol):
 
 
 class Slot(Protocol):
-    """A loaded worker. At most two batches are in flight: one computing, one waiting in the worker."""
+    """A loaded worker. At most two batches are in flight, one computing and one waiting in the worker, unless its model
+    is ``concurrent``: then each request is a batch, and as many are in flight as the model's queue allows."""
 
     worker_id: int
     in_flight: int
@@ -80,6 +81,9 @@ class SlotEvents(Protocol):
 
     def slot_ready(self, slot: Slot) -> None:
         """A worker has loaded the model and can take batches."""
+
+    def worker_loaded(self, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
+        """A worker has loaded the model in so many seconds; ``metrics`` is what its handler reported meanwhile."""
 
     def slot_closing(self, slot: Slot) -> None:
         """No more batches to this slot; those in flight will still be answered."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlserve.core import queues
 from mlserve.core.job import Batch, Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.core.pending import ModelQueue
 from mlserve.core.ports import BatchReport
+from mlserve.core.sequence import SEQUENCE_HEADERS
 from mlserve.errors import ErrorKind, ServeError
 
 
@@ -82,11 +84,11 @@ class FakeSlot:
     def cancel(self, batch: Batch, index: int) -> None:
         self.cancelled.append((batch.batch_id, index))
 
-    def answer(self, took: float = 0.0) -> Batch:
-        """Finish the oldest batch after ``took`` seconds: each item's answer is its request id."""
-        batch = self.batches.pop(0)
+    def answer(self, took: float = 0.0, which: int = 0, headers: Sequence[tuple[str, str]] = ()) -> Batch:
+        """Finish a batch, the oldest by default, after ``took`` seconds: each item's answer is its request id."""
+        batch = self.batches.pop(which)
         results: list[InferenceResponse | ServeError] = [
-            InferenceResponse(job.request.request_id.encode()) for job in batch.jobs
+            InferenceResponse(job.request.request_id.encode(), headers=headers) for job in batch.jobs
         ]
         self.queue.batch_done(self, batch, results, BatchReport(inference=took))
         return batch
@@ -95,7 +97,8 @@ class FakeSlot:
         """End as a killed worker does: the oldest batch was being computed."""
         batches, self.batches = self.batches, []
         error = ServeError("killed", kind=ErrorKind.WORKER_DIED)
-        self.queue.slot_lost(self, batches[:1], batches[1:], error)
+        started = len(batches) if self.queue.spec.concurrent else 1
+        self.queue.slot_lost(self, batches[:started], batches[started:], error)
 
 
 class Endings:
@@ -117,9 +120,14 @@ class Endings:
 
 def make_queue(clock: FakeClock, **spec: Any) -> ModelQueue:
     defaults: dict[str, Any] = {"batch_size": 4, "max_batch_delay_ms": 10.0, "job_queue_size": 100}
-    return ModelQueue(ModelSpec(ModelKey("m", "1"), "/x", "h", **{**defaults, **spec}), clock, ModelStats())
+    made = ModelSpec(ModelKey("m", "1"), "/x", "h", **{**defaults, **spec})
+    return queues.make_queue(made, clock, ModelStats(), SEQUENCE_HEADERS)
 
 
-def put(queue: ModelQueue, request_id: str, endings: Endings, timeout: float = 0.0) -> Job:
-    request = InferenceRequest(request_id, [Part("body", b"x")], timeout=timeout)
+def put(
+    queue: ModelQueue, request_id: str, endings: Endings, timeout: float = 0.0, sequence: str = "", alone: bool = False
+) -> Job:
+    request = InferenceRequest(
+        request_id, [Part("body", b"x")], timeout=timeout, sequence_id=sequence, alone=alone, url_path=""
+    )
     return queue.put(request, endings, lambda job, chunk: None)

@@ -16,8 +16,13 @@ class QueueLife(RuleBasedStateMachine):
 
     jobs = Bundle("jobs")
 
-    @initialize(policy=st.sampled_from(["eager", "window"]), batch_size=st.integers(1, 5), retries=st.integers(0, 2))
-    def start(self, policy: str, batch_size: int, retries: int) -> None:
+    @initialize(
+        policy=st.sampled_from(["eager", "window"]),
+        batch_size=st.integers(1, 5),
+        retries=st.integers(0, 2),
+        mode=st.sampled_from([{}, {}, {"continuous_batching": True}, {"async_communication": True}]),
+    )
+    def start(self, policy: str, batch_size: int, retries: int, mode: dict[str, bool]) -> None:
         self.clock = FakeClock()
         self.queue = make_queue(
             self.clock,
@@ -25,18 +30,20 @@ class QueueLife(RuleBasedStateMachine):
             batch_size=batch_size,
             retry_on_worker_death=retries,
             job_queue_size=12,
+            **mode,
         )
+        self.most = 2 if not mode else batch_size if "continuous_batching" in mode else 1000
         self.queue.accept()
         self.endings = Endings()
         self.submitted: set[str] = set()
         self.slots: list[FakeSlot] = []
         self.workers = 9000
 
-    @rule(target=jobs, timeout=st.sampled_from([0.0, 0.0, 0.004, 0.05]))
-    def submit(self, timeout: float) -> Job | None:
+    @rule(target=jobs, timeout=st.sampled_from([0.0, 0.0, 0.004, 0.05]), alone=st.sampled_from([False, False, True]))
+    def submit(self, timeout: float, alone: bool) -> Job | None:
         name = str(len(self.submitted))
         try:
-            job = put(self.queue, name, self.endings, timeout)
+            job = put(self.queue, name, self.endings, timeout, alone=alone)
         except (QueueFull, NoWorker):
             return None
         self.submitted.add(name)
@@ -54,10 +61,11 @@ class QueueLife(RuleBasedStateMachine):
             self.slots.append(FakeSlot(self.queue, self.workers))
             self.queue.slot_ready(self.slots[-1])
 
-    @rule(which=st.integers(0, 2))
-    def worker_answers(self, which: int) -> None:
+    @rule(which=st.integers(0, 2), batch=st.integers(0, 4))
+    def worker_answers(self, which: int, batch: int) -> None:
         if which < len(self.slots) and self.slots[which].batches:
-            self.slots[which].answer()
+            slot = self.slots[which]
+            slot.answer(which=batch % len(slot.batches) if self.queue.spec.concurrent else 0)
 
     @rule(which=st.integers(0, 2))
     def worker_dies(self, which: int) -> None:
@@ -87,7 +95,9 @@ class QueueLife(RuleBasedStateMachine):
         assert self.queue.in_flight == sent
         assert self.queue.depth >= 0
         for slot in self.slots:
-            assert slot.in_flight <= 2
+            assert slot.in_flight <= self.most
+            if self.queue.spec.continuous_batching:
+                assert slot.in_flight == 1 or not any(job.alone for batch in slot.batches for job in batch.jobs)
 
     def teardown(self) -> None:
         if not hasattr(self, "queue"):

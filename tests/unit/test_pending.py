@@ -261,3 +261,31 @@ def test_a_request_that_asks_for_it_is_alone_in_its_batch(clock: FakeClock, endi
     queue.slot_ready(slot)
     batches = [[job.request.request_id for job in slot.answer().jobs] for _ in range(3)]
     assert batches == [["before"], ["alone"], ["after"]]
+
+
+def test_a_window_opens_when_a_worker_begins_to_wait_and_not_while_all_compute(
+    clock: FakeClock, endings: Endings
+) -> None:
+    queue = make_queue(clock, batch_policy="window", batch_size=3, max_batch_delay_ms=10.0)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for name in "abc":
+        put(queue, name, endings)
+    clock.turn()
+    put(queue, "d", endings)
+    clock.advance(1.0)
+    slot.answer()
+    assert not slot.batches  # TorchServe's worker takes d now, and waits for others
+    clock.advance(0.005)
+    put(queue, "e", endings)
+    clock.advance(0.0051)
+    assert [len(batch) for batch in slot.batches] == [2]
+
+
+def test_a_request_that_is_to_be_alone_does_not_wait_for_company(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, batch_policy="window", max_batch_delay_ms=1000.0)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "describe", endings, alone=True)
+    clock.turn()
+    assert [len(batch) for batch in slot.batches] == [1]
