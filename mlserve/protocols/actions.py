@@ -47,6 +47,7 @@ class ManagementActions:
     def __init__(self, service: InferenceService, settings: Settings) -> None:
         self._service = service
         self._model_api = settings.models.model_api
+        self._unregister_timeout = settings.models.unregister_timeout
         self._lenient = settings.server.http_style == "torchserve"
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -97,11 +98,14 @@ class ManagementActions:
         except WorkerStartError as error:
             text = f"Failed to start workers for model {name} version: {version or 'null'}"
             raise self._start_failure(error, text) from error
-        return (200, status_json(scaled_text(name, version, result.workers))) if result.done else _PROCESSING
+        workers = call.min_workers if self._lenient else result.workers  # TorchServe says what was asked for
+        return (200, status_json(scaled_text(name, version, workers))) if result.done else _PROCESSING
 
     async def unregister(self, name: str, version: str = "") -> Result:
         """Answer what a version has accepted, then remove it."""
         self._check_model_api()
+        if not self._unregister_timeout:
+            await self._refuse_to_wait(name, version)
         await self._to_the_end(self._service.unregister(name, version), f"unregistering {name}")
         return 200, status_json(f'Model "{name}" unregistered')
 
@@ -120,6 +124,16 @@ class ManagementActions:
         except asyncio.CancelledError:
             task.add_done_callback(lambda task: _log_failure(task, what))
             raise
+
+    async def _refuse_to_wait(self, name: str, version: str) -> None:
+        """With ``models.unregister_timeout`` 0 workers end, and the version without them can be removed next time."""
+        models = self._service.describe(name, version)
+        in_use = models[0].is_default and len(self._service.describe(name, "all")) > 1  # for the service to refuse
+        if models[0].workers and not in_use:
+            await self._to_the_end(
+                self._service.scale(name, version, min_workers=0, max_workers=0), f"ending the workers of {name}"
+            )
+            raise ServeError(f"Timed out while cleaning resources: {name}", kind=ErrorKind.TIMEOUT, status=408)
 
     def _check_model_api(self) -> None:
         if not self._model_api:

@@ -63,8 +63,8 @@ def describe_json(
         "stateful": spec.sequence_batching,
         "sequenceMaxIdleMSec": spec.sequence_max_idle_ms,
         "sequenceTimeoutMSec": spec.sequence_timeout_ms,
-        "maxNumSequence": spec.max_num_sequence,
-        "maxSequenceJobQueueSize": spec.max_sequence_job_queue_size,
+        "maxNumSequence": spec.max_num_sequence if spec.sequence_batching else 0,
+        "maxSequenceJobQueueSize": spec.max_sequence_job_queue_size if spec.sequence_batching else 0,
         "loadedAtStartup": spec.loaded_at_startup,
         "workers": [worker_json(worker, gpus or {}) for worker in model.workers],
         "jobQueueStatus": {

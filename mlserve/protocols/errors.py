@@ -36,6 +36,17 @@ _BY_KIND: dict[ErrorKind, tuple[int, str]] = {
     ErrorKind.INTERNAL: (500, "InternalServerException"),
 }
 
+
+class JavaFailure(ServeError):
+    """A failure that TorchServe's clients know by the name of an exception of Java's, ``java_class``: a status 500."""
+
+    kind = ErrorKind.INTERNAL
+
+    def __init__(self, java_class: str, message: str) -> None:
+        super().__init__(message)
+        self.java_class = java_class
+
+
 # Classes that are told apart within a kind. A class not listed here is answered by its kind.
 _BY_CLASS: dict[type[ServeError], tuple[int, str]] = {
     errors.ModelNotFound: (404, "ModelNotFoundException"),
@@ -65,6 +76,8 @@ def describe_error(error: ServeError, *, handler_status: int = 500, detail: str 
     if row is None or error.kind is not cls.kind:  # an instance may be given another kind than its class has
         row = _BY_KIND[error.kind]
     status, name = row
+    if isinstance(error, JavaFailure):
+        name = error.java_class.rpartition(".")[2]
     if error.status is not None:
         status = error.status
     elif error.kind is ErrorKind.HANDLER_FAILED:

@@ -15,7 +15,9 @@ from urllib.parse import unquote
 
 import orjson
 
-from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound
+from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound, ServeError
+from mlserve.protocols import lenient_json
+from mlserve.protocols.errors import JavaFailure
 
 MAX_WORKERS = 1000  # per version: a typing error must not fork a machine to death
 
@@ -29,7 +31,9 @@ LIST_PARAMETERS = ("limit", "next_page_token")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,10}(\.[0-9]{1,9})?")
 _INT32 = 1 << 31  # numbers beyond TorchServe's ints cannot be read there either
-_RUNTIMES = ("python", "python3")
+_RUNTIMES = ("python", "python3", "LSP")
+_TEXTS = ("url", "model_name", "runtime", "handler")
+_NUMBERS = ("batch_size", "max_batch_delay", "initial_workers", "response_timeout", "startup_timeout")
 
 
 # -- paths ------------------------------------------------------------------------------------------------------------
@@ -64,8 +68,6 @@ def route(method: str, raw_path: str) -> Route:
         raise RouteNotFound("")
     actions, name, version = _actions(segments)
     action = actions.get("GET" if method == "HEAD" else method)
-    if action is None and len(segments) > 3:  # describe takes any path below a version, nothing else is there
-        raise RouteNotFound("")
     if action is None:
         raise WrongMethod(tuple(actions))
     return Route(action, name, version)
@@ -79,19 +81,18 @@ def _actions(segments: Sequence[str]) -> tuple[dict[str, str], str, str]:
     if segments == ["api-description"]:
         return {"GET": "api"}, "", ""
     if head == "v1" and len(segments) == 3 and segments[1] == "models":
-        return {"GET": "readiness"}, segments[2], ""
+        return {"GET": "readiness"}, segments[2].partition(":")[0], ""
     if head != "models":
         raise RouteNotFound("")
     if not rest:
         return {"GET": "list", "POST": "register"}, "", ""
     name = rest[0]
     version = rest[1] if len(rest) > 1 else ""
-    if len(rest) == 3 and rest[2] == "set-default":
+    if len(rest) == 3 and rest[2] == "set-default":  # TorchServe describes there, too
         return {"PUT": "set_default", "GET": "describe"}, name, version
-    if len(rest) > 2:  # TorchServe describes whatever follows the version, and takes nothing else there
-        return {"GET": "describe"}, name, version
-    actions = {"GET": "describe", "PUT": "scale", "DELETE": "unregister"}
-    return (actions if version else {**actions, "OPTIONS": "model_api"}), name, version
+    if len(rest) > 2:
+        raise RouteNotFound("")
+    return {"GET": "describe", "PUT": "scale", "DELETE": "unregister", "OPTIONS": "model_api"}, name, version
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
@@ -125,52 +126,78 @@ class ListCall:
     offset: int = 0
 
 
-def read_parameters(query: Mapping[str, str], content_type: str, body: bytes) -> dict[str, Any]:
+def read_parameters(
+    query: Mapping[str, str], content_type: str, body: bytes, *, lenient: bool = False
+) -> dict[str, Any]:
     """Parameters from the query and, where there is one, from a JSON body; the body's win.
 
     ``query`` must yield the first value of a repeated key. Raises :class:`InvalidInput` for a body that is declared
-    as JSON and is not a JSON object.
+    as JSON and is not a JSON object. ``lenient`` reads what TorchServe's parser reads, and calls a failure its name.
     """
     parameters: dict[str, Any] = {name: query[name] for name in query}
     if body.strip() and content_type.partition(";")[0].strip().lower() == "application/json":
         try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise InvalidInput(f"The request body is not valid JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise InvalidInput(f"The request body must be a JSON object, got {type(document).__name__}")
-        parameters.update((name, value) for name, value in document.items() if value is not None)
+            document = (lenient_json.loads if lenient else orjson.loads)(body)
+            if not isinstance(document, dict):
+                raise TypeError(f"must be a JSON object, got {type(document).__name__}")
+            given = {name: value for name, value in document.items() if value is not None}
+            parameters.update(_converted(given) if lenient else given)
+        except TypeError as error:
+            raise _bad_body(f"The request body {error}", lenient) from None
+        except ValueError as error:
+            raise _bad_body(f"The request body is not valid JSON: {error}", lenient) from None
     return parameters
 
 
+def _bad_body(text: str, lenient: bool) -> ServeError:
+    return JavaFailure("com.google.gson.JsonSyntaxException", text) if lenient else InvalidInput(text)
+
+
+def _converted(given: dict[str, Any]) -> dict[str, Any]:
+    """Values as the parameters' types: numbers may be texts and texts numbers. Raises ValueError where they cannot."""
+    result = {}
+    for name, value in given.items():
+        if name in _TEXTS and isinstance(value, (bool, int, float)):
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        elif name in _NUMBERS and (isinstance(value, bool) or _number({name: value}, name) is None):
+            raise ValueError(f"{name}: a number was expected, got {str(value)[:40]!r}")
+        elif name in REGISTER_PARAMETERS and isinstance(value, (dict, list)):
+            raise ValueError(f"{name}: a single value was expected")
+        result[name] = value
+    return result
+
+
 def parse_register(parameters: Mapping[str, Any], *, lenient: bool = False) -> RegisterCall:
-    """Raises :class:`InvalidInput`, or :class:`ModelNotFound` for a URL that cannot name a model."""
+    """Raises :class:`InvalidInput`, or :class:`ModelNotFound` for a URL that cannot name a model.
+
+    ``lenient`` takes as not given what makes no sense, as TorchServe's scripts are used to.
+    """
     url = _text(parameters, "url")
     if url is None:
         raise InvalidInput("Parameter url is required.")
-    if not url:
-        raise ModelNotFound("empty url")
-    if ".." in url:
-        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
-    if _boolean(parameters, "s3_sse_kms", False):
-        raise InvalidInput("s3_sse_kms=true is not supported: register a presigned https URL instead")
     overrides: dict[str, Any] = {}
     for name in ("model_name", "handler", "runtime"):
         if text := _text(parameters, name):
             overrides[name] = text
     if overrides.get("runtime", "python") not in _RUNTIMES:
         raise InvalidInput(f"Invalid RuntimeType value: {overrides['runtime']}")
+    if not url:
+        raise ModelNotFound("empty url")
+    if ".." in url:
+        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+    if _boolean(parameters, "s3_sse_kms", False):
+        overrides["s3_sse_kms"] = True
     batch_size = _integer(parameters, "batch_size")
-    if batch_size is not None:
+    if batch_size is not None and not (lenient and batch_size < 1):
         overrides["batch_size"] = _at_least("batch_size", batch_size, 1)
     delay = _number(parameters, "max_batch_delay")
-    if delay is not None:
+    if delay is not None and not (lenient and delay < 0):
         overrides["max_batch_delay_ms"] = _at_least("max_batch_delay", delay, 0)
     for name in ("response_timeout", "startup_timeout"):
         seconds = _number(parameters, name)
-        if seconds is not None:
-            if seconds <= 0:
-                raise InvalidInput(f"{name} must be greater than 0 seconds, got {seconds:g}")
+        if seconds is not None and seconds <= 0 and not lenient:
+            raise InvalidInput(f"{name} must be greater than 0 seconds, got {seconds:g}")
+        if seconds is not None and seconds >= 0:  # 0 is taken, and then the start of workers fails
             overrides[name] = seconds
     workers = _integer(parameters, "initial_workers")
     if workers is not None:
@@ -179,11 +206,17 @@ def parse_register(parameters: Mapping[str, Any], *, lenient: bool = False) -> R
 
 
 def parse_scale(parameters: Mapping[str, Any], *, lenient: bool = False) -> ScaleCall:
-    """Raises :class:`InvalidInput`. ``timeout`` and ``number_gpu`` are accepted and, as in TorchServe, do nothing."""
+    """Raises :class:`InvalidInput`. ``timeout`` and ``number_gpu`` are accepted and, as in TorchServe, do nothing.
+
+    ``lenient`` takes a negative ``min_worker`` as 0, and fails as TorchServe does where nothing else is asked for.
+    """
     low = _integer(parameters, "min_worker")
-    low = 1 if low is None else _at_most("min_worker", _at_least("min_worker", low, 0), MAX_WORKERS)
+    low = 1 if low is None else low
     high = _integer(parameters, "max_worker")
     high = low if high is None else _at_most("max_worker", high, MAX_WORKERS)
+    if lenient and low <= high < 0:
+        raise JavaFailure("java.lang.IndexOutOfBoundsException", f"Index {high} out of bounds for length 0")
+    low = _at_most("min_worker", max(0, low) if lenient and high >= 0 else _at_least("min_worker", low, 0), MAX_WORKERS)
     if high < low:
         raise InvalidInput("max_worker cannot be less than min_worker.")
     return ScaleCall(_text(parameters, "model_version") or "", low, high, _boolean(parameters, "synchronous", False))

@@ -46,22 +46,26 @@ def build_management_app(
         ],
         client_max_size=limit,
     )
-    app.router.add_route("*", "/{path:.*}", ManagementApi(ManagementActions(service, settings)).answer)
+    lenient = settings.server.http_style == "torchserve"
+    api = ManagementApi(ManagementActions(service, settings), lenient=lenient)
+    app.router.add_route("*", "/{path:.*}", api.answer)
     return app
 
 
 class ManagementApi:
     """Calls an action for each action of :func:`mlserve.protocols.management.route`."""
 
-    def __init__(self, actions: ManagementActions) -> None:
+    def __init__(self, actions: ManagementActions, *, lenient: bool = False) -> None:
         self._actions = actions
+        self._lenient = lenient
 
     async def answer(self, request: web.Request) -> web.Response:
         """Any request of the management port."""
         route = codec.route(request.method, request.rel_url.raw_path)
         body = await request.read()
         query = {name: request.rel_url.query[name] for name in request.rel_url.query}
-        parameters = codec.read_parameters(query, request.headers.get("Content-Type", ""), body)
+        content_type = request.headers.get("Content-Type", "")
+        parameters = codec.read_parameters(query, content_type, body, lenient=self._lenient)
         status, value = await self._act(route, parameters)
         return web.Response(status=status, body=json_body(value), content_type="application/json")
 
@@ -83,7 +87,7 @@ class ManagementApi:
             case "readiness":
                 return await actions.readiness(route.name)
             case "model_api":
-                await actions.readiness(route.name)
+                await actions.describe(route.name, route.version)  # or there is none
                 return 200, openapi.model_api(route.name, __version__)
             case _:
                 return 200, openapi.management_api(__version__)

@@ -25,7 +25,6 @@ ROUTES = [
     ("GET", "/models/m/1.0", "describe", "m", "1.0"),
     ("GET", "/models/m/all", "describe", "m", "all"),
     ("GET", "/models/m/1.0/set-default", "describe", "m", "1.0"),
-    ("GET", "/models/m/1.0/a/b", "describe", "m", "1.0"),
     ("GET", "/models/a%2Fb/1%200", "describe", "a/b", "1 0"),
     ("PUT", "/models/m", "scale", "m", ""),
     ("PUT", "/models/m/1.0", "scale", "m", "1.0"),
@@ -36,6 +35,8 @@ ROUTES = [
     ("OPTIONS", "*", "api", "", ""),
     ("GET", "/api-description", "api", "", ""),
     ("GET", "/v1/models/m", "readiness", "m", ""),
+    ("GET", "/v1/models/m:predict", "readiness", "m", ""),
+    ("OPTIONS", "/models/m/1.0", "model_api", "m", "1.0"),
 ]
 
 
@@ -100,7 +101,6 @@ def test_synchronous_is_read_differently(value: Any, expected: bool) -> None:
         {"handler": 7},
         {"model_name": "a\x00b"},
         {"model_name": ["m"]},
-        {"s3_sse_kms": "true"},
     ],
 )
 def test_senseless_value_is_taken_or_blamed_on_nothing(parameters: dict[str, Any]) -> None:
