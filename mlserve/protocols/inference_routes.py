@@ -20,13 +20,13 @@ EXPLAIN_FALSE = ((b"explain", b"False"),)
 class InferenceRoute(NamedTuple):
     """Where a path leads.
 
-    ``version`` is empty where none is named, ``name`` only under ``/invocations``. ``url_path`` is what followed the
-    version, ``None`` on routes whose handlers see no such header. ``headers`` are more of what handlers see.
-    ``query``: query parameters are keys of the request's row.
+    ``version`` is empty where none is named; ``name`` is ``None`` where the path has no place for one. ``url_path`` is
+    what followed the version, ``None`` on routes whose handlers see no such header. ``headers`` are more of what
+    handlers see. ``query``: query parameters are keys of the request's row.
     """
 
     action: str
-    name: str = ""
+    name: str | None = None
     version: str = ""
     explain: bool = False
     url_path: str | None = None

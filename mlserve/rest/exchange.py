@@ -17,7 +17,7 @@ from mlserve.protocols.torchserve import Answer, encode
 from mlserve.rest.http1 import CHUNKED_END, chunk_bytes
 
 if TYPE_CHECKING:
-    from mlserve.rest.fast import FastLane
+    from mlserve.rest.connection import LaneConnection
 
 
 class Exchange:
@@ -44,7 +44,14 @@ class Exchange:
     )
 
     def __init__(
-        self, lane: FastLane, method: bytes, path: bytes, request_id: str, keep_alive: bool, chunked: bool, timing: bool
+        self,
+        lane: LaneConnection,
+        method: bytes,
+        path: bytes,
+        request_id: str,
+        keep_alive: bool,
+        chunked: bool,
+        timing: bool,
     ) -> None:
         self._lane = lane
         self.method = method

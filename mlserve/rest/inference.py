@@ -127,13 +127,14 @@ class InferenceApi:
     # -- inference ----------------------------------------------------------------------------------------------------
 
     async def _predict(self, request: web.Request, route: InferenceRoute) -> web.StreamResponse:
-        name = route.name
+        name = route.name or ""
         try:
             if request.method == hdrs.METH_OPTIONS:
                 return _json(200, openapi.model_api(self._find(request, route, b"").key.name, self._version))
             if request.method not in _METHODS and not self._options.torchserve_style:
                 raise MethodNotAllowed("")
-            handle = self._find(request, route, None) if name or request.rel_url.query.get("model_name") else None
+            named = route.name is not None or "model_name" in request.rel_url.query
+            handle = self._find(request, route, b"") if named else None
             body = await self._read(request)
             handle = handle or self._find(request, route, body)
             name = handle.key.name
@@ -141,7 +142,7 @@ class InferenceApi:
         except ServeError as error:
             return self._response(encode_error(error, self._options, name, route.version))
 
-    def _find(self, request: web.Request, route: InferenceRoute, body: bytes | None) -> VersionHandle:
+    def _find(self, request: web.Request, route: InferenceRoute, body: bytes) -> VersionHandle:
         """The model of a request; ``/invocations`` names it in its query, in a form, or not if there is only one."""
         name = route.name or request.rel_url.query.get("model_name", "")
         if not name:
@@ -196,7 +197,9 @@ class InferenceApi:
     def _response(self, answer: Answer) -> web.Response:
         reason = answer.reason if self._options.torchserve_style else answer.reason or None
         kind = TooLarge if answer.bare else web.Response
-        response = kind(status=answer.status, reason=reason, body=answer.body)
+        # Of a memoryview aiohttp would choose a content type.
+        body = answer.body if answer.content_type else bytes(answer.body)
+        response = kind(status=answer.status, reason=reason, body=body)
         if answer.content_type:
             response.headers["Content-Type"] = answer.content_type
         for name, value in answer.headers:
@@ -234,7 +237,7 @@ class InferenceApi:
     async def _model_ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
         """200 when the model's default version has a ready worker, else 503."""
         _only_get(request)
-        handle = self._service.find(route.name)
+        handle = self._service.find(route.name or "")
         is_ready = handle.ready_workers > 0
         body = {"name": handle.key.name, "version": handle.key.version, "ready": is_ready, "state": handle.state.value}
         return _json(200 if is_ready else 503, body)
