@@ -27,11 +27,14 @@ from mlserve.log import open_access_log
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.doors import HttpDoors
 from mlserve.settings import Settings
+from mlserve.settings.tree import UNIX
+from mlserve.snapshots import Snapshots, restore_models
 from mlserve.startup import load_models, make_work_dir
 
 log = logging.getLogger(__name__)
 
 OK, FAILED, MODEL_FAILED = 0, 1, 4
+GRPC_APIS = ("grpc_inference", "grpc_management")
 
 
 class Progress(Protocol):
@@ -90,13 +93,18 @@ def _check(settings: Settings) -> None:
         raise SettingError(f"models.store is {settings.models.store}, which is no directory (--model-store)")
     server = settings.server
     apis = ["inference", "management"] + (["metrics"] if settings.metrics.enabled else [])
+    apis += GRPC_APIS if settings.grpc.enabled else ()
     taken: dict[tuple[str, int], str] = {}
     for api in apis:
         host, port = server.address(api)
-        if port and (host, port) in taken:
-            raise SettingError(f"server.{api}_port is {port}, which server.{taken[host, port]}_port has already")
-        taken[host, port] = api
-        if not server.insecure and not _is_loopback(host):
+        first = taken.setdefault((host, port), api) if port else api
+        if first != api and {first, api}.intersection(GRPC_APIS):
+            raise SettingError(f"server.{api}_port is {port}, which server.{first}_port has already")
+        if first != api and len({first, api} & set(settings.tls.apis)) == 1:
+            raise SettingError(
+                f"server.{api}_port is {port} like server.{first}_port: both or none must be in tls.apis"
+            )
+        if not (server.insecure or settings.auth.tokens or _is_loopback(host)):
             raise SettingError(
                 f"server.host is {host}: anybody who reaches that address could use the {api} API. "
                 "Keep 127.0.0.1 behind a proxy that asks who is calling, or allow it with --insecure (server.insecure)"
@@ -104,7 +112,7 @@ def _check(settings: Settings) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
+    if host == "localhost" or host.startswith(UNIX):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -126,13 +134,14 @@ class Server:
         """Start, serve until told to stop, stop. Returns the exit code."""
         started = time.monotonic()
         self._loop = loop = asyncio.get_running_loop()
-        work_dir = make_work_dir()
+        work_dir = make_work_dir(self._settings.server.temp_directory)
         access = open_access_log(self._settings.log)
         service = self._service = self._build_service(work_dir, loop)
         guard = TokenGuard(self._settings.auth) if self._settings.auth.tokens else None
         self._doors = HttpDoors(
             self._settings, service, access if access.enabled else None, self._progress.listening, guard
         )
+        snapshots = Snapshots(self._settings, service, len(self._gpu_ids))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, access.reopen)  # what a log rotation sends
@@ -143,6 +152,7 @@ class Server:
             code = await self._load(service)
             if code == OK and not self._stop.is_set():
                 service.starting = False
+                snapshots.started()
                 gc.collect()
                 gc.freeze()  # what is there now stays: full collections took 2.4 % of a busy frontend's time
                 self._progress.ready(time.monotonic() - started)
@@ -154,6 +164,7 @@ class Server:
             self._progress.stopping(str(error))
             return FAILED
         finally:
+            snapshots.stopped()
             await self._take_down()
             if guard is not None:
                 guard.remove()
@@ -189,6 +200,7 @@ class Server:
             LoopClock(loop),
             default_workers=defaults.workers,
             drain_grace=settings.models.unregister_timeout,
+            default_versions=settings.default_versions,
             healthy_while_retrying=settings.server.healthy_while_retrying,
             sequence_headers=SequenceHeaders(
                 settings.server.sequence_id_header,
@@ -201,6 +213,8 @@ class Server:
         """Load what the settings name, unless a signal comes first."""
         loading = asyncio.ensure_future(
             load_models(service, self._store, self._settings, len(self._gpu_ids), self._progress)
+            if self._settings.model_snapshot is None
+            else restore_models(service, self._store, self._settings, self._progress)
         )
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -209,11 +223,16 @@ class Server:
             loading.cancel()
             await asyncio.wait((loading,))
             return OK
-        if not loading.result():
-            return OK
-        if not self._settings.models.keep_going:
+        try:
+            failed = loading.result()
+        except ServeError as error:
+            self._reason = f"{type(error).__name__}: {error.message}"
+            log.error("cannot start: %s", self._reason)
+            return FAILED
+        if failed and not self._settings.models.keep_going:
             return MODEL_FAILED
-        log.warning("going on without %s: not ready until they are registered", ", ".join(service.missing.values()))
+        if service.missing:
+            log.warning("going on without %s, until they are registered", ", ".join(service.missing.values()))
         return OK
 
     async def _take_down(self) -> None:

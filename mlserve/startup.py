@@ -17,7 +17,8 @@ import psutil
 
 from mlserve.archive.store import ModelStore
 from mlserve.core.service import InferenceService
-from mlserve.errors import ErrorKind, ServeError
+from mlserve.engine.local import available_cpus
+from mlserve.errors import ErrorKind, ModelExists, ServeError, SettingError
 from mlserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,14 @@ class LoadProgress(Protocol):
         """It does not."""
 
 
-def make_work_dir() -> Path:
-    """A directory for this process's unpacked models. Those of servers that were killed are removed."""
-    temp = Path(tempfile.gettempdir())
+def make_work_dir(parent: str = "") -> Path:
+    """A directory for this process's unpacked models, in ``parent`` or the system's place for temporary files.
+
+    Those of servers that were killed are removed. Raises :class:`SettingError` if ``parent`` is no directory.
+    """
+    temp = Path(parent or tempfile.gettempdir())
+    if not temp.is_dir():
+        raise SettingError(f"server.temp_directory is {temp}, which is no directory ($TEMP of the torchserve command)")
     for left in temp.glob(f"{_WORK_DIR}*-*"):
         pid = left.name.removeprefix(_WORK_DIR).partition("-")[0]
         with contextlib.suppress(OSError):
@@ -63,16 +69,30 @@ def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]
     return list(dict.fromkeys(named))
 
 
+def startup_workers(settings: Settings, gpus: int) -> int:
+    """Workers of each model named at start that nothing else gives a number."""
+    defaults = settings.defaults
+    return (
+        defaults.startup_workers
+        or defaults.workers
+        or gpus
+        or defaults.workers_without_gpu
+        or max(1, int(available_cpus()))
+    )
+
+
 async def load_models(
     service: InferenceService, store: ModelStore, settings: Settings, gpus: int, progress: LoadProgress
 ) -> int:
     """Load them all; returns how many failed. Each failure is logged with the handler's traceback.
 
     Those are in ``service.missing`` then, so that a server that goes on without them (``models.keep_going``) is not
-    ready.
+    ready. Raises :class:`ModelExists` where it would go on although two archives are one version of one model: which of
+    them is served must not be a matter of luck.
     """
-    workers = settings.defaults.workers or max(1, gpus)
-    gate = asyncio.Semaphore(AT_ONCE)
+    workers = startup_workers(settings, gpus)
+    background = settings.models.start_in_background
+    gate = asyncio.Semaphore(1 if background else AT_ONCE)  # registering alone is quick, and in order
 
     async def load(name: str, path: str) -> bool:
         shown = name or Path(path).stem
@@ -81,21 +101,34 @@ async def load_models(
             started = time.monotonic()
             try:
                 overrides: dict[str, Any] = {"model_name": name} if name else {}
-                await service.register(path, overrides, default_workers=workers, loaded_at_startup=True)
+                registered = await service.register(
+                    path,
+                    overrides,
+                    default_workers=workers,
+                    synchronous=not background,
+                    loaded_at_startup=True,
+                )
             except ServeError as error:
+                if isinstance(error, ModelExists) and settings.models.keep_going:
+                    raise
                 failure = error
             except Exception as error:
                 log.exception("model %s: loading failed", shown)
                 failure = ServeError(f"{type(error).__name__}: {error}", kind=ErrorKind.INTERNAL)
             else:
-                progress.model_ready(shown, time.monotonic() - started)
+                if registered.done:
+                    progress.model_ready(shown, time.monotonic() - started)
                 return True
-            log.error(
-                "model %s did not load: %s%s", shown, failure.message, "\n" + failure.detail if failure.detail else ""
-            )
+            level = logging.WARNING if settings.models.keep_going else logging.ERROR
+            detail = "\n" + failure.detail if failure.detail else ""
+            log.log(level, "model %s did not load: %s%s", shown, failure.message, detail)
             progress.model_failed(shown, failure)
             service.missing[path] = shown
             return False
 
-    results = await asyncio.gather(*(load(name, path) for name, path in named_models(settings.models.load, store)))
-    return results.count(False)
+    loads = [asyncio.ensure_future(load(*named)) for named in named_models(settings.models.load, store)]
+    try:
+        return (await asyncio.gather(*loads)).count(False)
+    finally:
+        for one in loads:
+            one.cancel()  # does nothing to those that have ended

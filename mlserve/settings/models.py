@@ -21,7 +21,6 @@ class ModelsSettings:
         torchserve="load_models",
     )
     keep_going: bool = option(False, "Start although a model of `models.load` cannot be loaded.", flag="--keep-going")
-    required: bool = option(True, "Count a server that goes on without a model of `models.load` as not ready.")
     model_api: bool = option(
         True, "Let clients register and unregister models.", flag="--model-api", torchserve="enable_model_api"
     )

@@ -30,7 +30,6 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "models.allowed_urls": ("file://.*", "http(s)?://.*"),
         "models.keep_going": True,  # a start-up model that does not load is a warning
         "models.model_api": False,
-        "models.required": False,  # nor does it make the server unhealthy
         "models.snapshots": True,
         "models.start_in_background": True,
         "server.echo_request_id": False,

@@ -177,6 +177,12 @@ class MetricsSettings:
     interval: float = option(
         60.0, "How often the machine is measured for `log` mode.", low=0.1, unit="s", torchserve="metric_time_interval"
     )
+    system_command: str = option(
+        "",
+        "Python script with arguments that is run each `metrics.interval` and prints the machine's metrics as "
+        "TorchServe's collector does; empty = the server measures itself.",
+        torchserve="system_metrics_cmd",
+    )
 
 
 @dataclass(frozen=True)
