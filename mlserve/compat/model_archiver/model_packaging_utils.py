@@ -1,0 +1,130 @@
+"""The archiver's steps one by one, for scripts that drive them themselves; everybody else calls ``mlserve.archive.pack``.
+
+The order is TorchServe's: manifest text, checks, a staging directory, then the archive of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlserve import __version__
+from mlserve.archive.manifest import MANIFEST_PATH
+from mlserve.archive.plan import Plan, extra_entries, locate_handler
+from mlserve.archive.writing import SUFFIXES, Content, replace_with, write_archive
+from mlserve.compat.model_archiver.model_archiver_config import ModelArchiverConfig
+from mlserve.compat.model_archiver.model_archiver_error import ModelArchiverError
+from mlserve.core.model import check_name
+from mlserve.errors import ArchiveError, InvalidInput
+
+_FILES = {"serialized_file": "serializedFile", "model_file": "modelFile"}
+_LATER = {"requirements_file": "requirementsFile", "config_file": "configFile"}
+
+
+class ModelExportUtils:
+    """Where scripts look for the steps."""
+
+    @staticmethod
+    def check_model_name_regex_or_exit(model_name: str) -> None:
+        """Raises :class:`ModelArchiverError` for a name that no model can have."""
+        try:
+            check_name(model_name)
+        except InvalidInput as error:
+            raise ModelArchiverError(error.message) from None
+
+    @staticmethod
+    def validate_inputs(model_name: str, export_path: str) -> None:
+        """Raises :class:`ModelArchiverError` for a bad name or a directory that is not there."""
+        ModelExportUtils.check_model_name_regex_or_exit(model_name)
+        if not os.path.isdir(export_path):
+            raise ModelArchiverError(f"Given export-path {export_path} is not a directory or does not exist")
+
+    @staticmethod
+    def get_archive_export_path(export_file_path: str, model_name: str, archive_format: str) -> str:
+        """The path of the archive."""
+        return os.path.join(export_file_path, f"{model_name}{SUFFIXES[archive_format]}")
+
+    @staticmethod
+    def check_mar_already_exists(
+        model_name: str, export_file_path: str | None, overwrite: bool, archive_format: str = "default"
+    ) -> str:
+        """The directory for the archive. Raises :class:`ModelArchiverError` if one is there and may not go."""
+        directory = export_file_path or os.getcwd()
+        target = ModelExportUtils.get_archive_export_path(directory, model_name, archive_format)
+        if os.path.exists(target) and not overwrite:
+            raise ModelArchiverError(f"{target} already exists. Please specify --force/-f option to overwrite it.")
+        return directory
+
+    @staticmethod
+    def generate_manifest_json(config: ModelArchiverConfig) -> str:
+        """The manifest's text; files are named by their base names."""
+        model: dict[str, Any] = {"modelName": config.model_name}
+        for field, key in _FILES.items():
+            if value := getattr(config, field):
+                model[key] = os.path.basename(value)
+        model["handler"] = os.path.basename(config.handler)
+        model["modelVersion"] = str(config.version)
+        for field, key in _LATER.items():
+            if value := getattr(config, field):
+                model[key] = os.path.basename(value)
+        created = datetime.now().strftime("%d/%m/%Y %H:%M:%S")
+        manifest = {"createdOn": created, "runtime": config.runtime, "model": model, "archiverVersion": __version__}
+        return json.dumps(manifest, indent=2)
+
+    @staticmethod
+    def copy_artifacts(model_name: str, runtime: str, **files: str | None) -> str:
+        """Copy every file to a staging directory and return its path. Keys are those of the command line's files.
+
+        Raises ``FileNotFoundError``, or :class:`ModelArchiverError` for files that cannot be packed together.
+        """
+        staging = Path(tempfile.mkdtemp(prefix="mlserve-archiver-"))
+        plan = Plan()
+        try:
+            for key, value in files.items():
+                if not value:
+                    continue
+                if key == "handler":
+                    _, file = locate_handler(value, runtime)
+                    if file is not None:
+                        plan.add(file.name, file)
+                elif key == "extra_files":
+                    for entry in extra_entries(value):
+                        plan.add_extra(entry)
+                else:
+                    plan.add_named(f"--{key.replace('_', '-')}", value)
+        except ArchiveError as error:
+            kind = FileNotFoundError if "was not found" in error.message else ModelArchiverError
+            raise kind(error.message) from None
+        for name, source in plan.sources.items():
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+        return str(staging)
+
+    @staticmethod
+    def archive(
+        export_file: str, model_name: str, model_path: str, manifest: str, archive_format: str = "default"
+    ) -> None:
+        """Pack the staging directory ``model_path`` with ``manifest`` into the directory ``export_file``."""
+        text = manifest.encode()
+        contents = [Content(MANIFEST_PATH, len(text), lambda: iter([text]))]
+        root = Path(model_path)
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            contents.append(Content(path.relative_to(root).as_posix(), path.stat().st_size, partial(_pieces, path)))
+        target = Path(ModelExportUtils.get_archive_export_path(export_file, model_name, archive_format))
+        with replace_with(target, force=True) as scratch:
+            write_archive(scratch, contents, archive_format, top=model_name, epoch=int(time.time()))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
