@@ -132,7 +132,7 @@ class InferenceService:
         synchronous, ``WorkerStartError``; then nothing stays registered.
         """
         if initial_workers is not None:
-            overrides = {**overrides, "min_workers": max(0, initial_workers), "max_workers": max(1, initial_workers)}
+            overrides = {**overrides, "min_workers": max(0, initial_workers), "max_workers": max(0, initial_workers)}
         self._check_stopping()
         resolve = self._source.resolve_local if loaded_at_startup else self._source.resolve
         spec = await resolve(url, overrides)
@@ -384,4 +384,4 @@ def _with_default_workers(spec: ModelSpec, count: int) -> ModelSpec:
     """``count`` workers, unless the caller, the model's configuration or the settings said how many."""
     if spec.provenance.get("min_workers", "default") != "default":
         return spec
-    return replace(spec, min_workers=count, max_workers=max(count, 1))
+    return replace(spec, min_workers=count, max_workers=count)

@@ -139,6 +139,7 @@ class LocalPool:
             raise WorkerStartError(
                 f"Failed to start workers for model {name} version: {version}. Worker {worker.worker_id} {ending.text}",
                 detail=ending.detail,
+                kind=ErrorKind.OUT_OF_MEMORY if ending.slug == "out_of_memory" else None,
             )
 
     def _ended(self, worker: Worker, error: ServeError | None) -> None:

@@ -23,6 +23,7 @@ from mlserve.engine.local.launch import LoadOptions, load_message, placed, worke
 from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
+from mlserve.engine.local.reports import MakeReport, PlainReport
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.arena import Arena
@@ -50,6 +51,7 @@ class Shared:
     on_end: Callable[[Worker, ServeError | None], object]
     arena_size: int = 0
     heartbeat: float = HEARTBEAT
+    report: MakeReport = PlainReport
     target: int = 0
     restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
@@ -69,6 +71,7 @@ class Worker:
         self._shared = shared
         self._spec = shared.spec
         self._log = WorkerLog(str(shared.spec.key), worker_id)
+        self._report = shared.report(shared.spec.key, worker_id)
         self._backoff = Backoff(shared.spec.max_retry_timeout)
         self._process: WorkerProcess | None = None
         self._link: WorkerLink | None = None
@@ -147,6 +150,8 @@ class Worker:
         try:
             while True:
                 ending = self._ending = await self._live()
+                if self.state is not WorkerState.DRAINING:
+                    self._report.died(ending, self.state)
                 self._step(WorkerEvent.DIED)
                 if self._shared.options.retry_first_load and not self.first_load.done():
                     self.first_load.set_result(ending)
@@ -180,7 +185,7 @@ class Worker:
         if delay is None:
             self._step(WorkerEvent.GIVE_UP)
             return False
-        log.warning("worker %d of model %s %s; next try in %g s", self.worker_id, self._spec.key, ending.text, delay)
+        self._report.retry(ending, delay)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stop_asked.wait(), delay)
         return not self._stop_asked.is_set()
@@ -244,7 +249,8 @@ class Worker:
             return self._fault._replace(detail=self._fault.detail or lines)
         if self._load_failure is not None:
             failure = self._load_failure
-            return Ending("load_failed", f"could not load the model: {failure.message}", failure.traceback or lines)
+            slug = "out_of_memory" if failure.kind == ErrorKind.OUT_OF_MEMORY.value else "load_failed"
+            return Ending(slug, f"could not load the model: {failure.message}", failure.traceback or lines)
         if code == 0 and self.state is WorkerState.DRAINING:
             return Ending("stopped", "ended as asked")
         oom_now = oom_kill_count()
@@ -305,6 +311,7 @@ class Worker:
             self.link_fault("protocol_error", f"speaks protocol {hello.protocol}, this server speaks {VERSION}")
             return
         self._step(WorkerEvent.HELLO)
+        self._report.started(hello, self._log)
         self._link.load(load_message(self._spec, self._gpu_ids, self._shared.options, self.worker_id))
 
     def link_ready(self, ready: Ready) -> None:
@@ -317,6 +324,8 @@ class Worker:
         self._watch = LinkWatch(self._link, self._spec.response_timeout, self.link_fault, self._shared.heartbeat)
         self._announced = self._offered = True
         self._step(WorkerEvent.LOADED)
+        self._report.loaded()
+        self._shared.events.worker_loaded(self.worker_id, time.time() - self._started_at, ready.metrics)
         self._shared.events.slot_ready(self._link)
         if not self.first_load.done():
             self.first_load.set_result(None)
