@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mlserve.archive.store import ModelStore
 from mlserve.core.lifecycle import WorkerState
@@ -23,13 +23,16 @@ from mlserve.core.sequence import SequenceHeaders
 from mlserve.core.service import InferenceService
 from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, load_options
 from mlserve.errors import ServeError, SettingError
-from mlserve.log import open_access_log
+from mlserve.log import AccessLog, open_access_log
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.doors import HttpDoors
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models
 from mlserve.startup import load_models, make_work_dir
+
+if TYPE_CHECKING:
+    from mlserve.rpc.doors import RpcDoors
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +132,7 @@ class Server:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reason = ""
+        self._rpc: RpcDoors | None = None
 
     async def main(self) -> int:
         """Start, serve until told to stop, stop. Returns the exit code."""
@@ -147,6 +151,8 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, access.reopen)  # what a log rotation sends
         try:
             await self._doors.open()
+            if self._settings.grpc.enabled:
+                await self._open_rpc(guard, access if access.enabled else None)
             if guard is not None:
                 guard.write()  # now that no other server has these ports, and before anybody is told of them
             code = await self._load(service)
@@ -172,9 +178,16 @@ class Server:
             shutil.rmtree(work_dir, ignore_errors=True)
             self._progress.stopped()
 
+    async def _open_rpc(self, guard: TokenGuard | None, access: AccessLog | None) -> None:
+        from mlserve.rpc.doors import RpcDoors  # a tenth of a second, which servers without gRPC need not spend
+
+        self._rpc = RpcDoors(self._settings, self._service, guard, access, self._progress.listening)
+        await self._rpc.open()
+
     def _build_service(self, work_dir: Path, loop: asyncio.AbstractEventLoop) -> InferenceService:
         settings = self._settings
         defaults = settings.defaults
+        metrics = make_torchserve_metrics(settings.metrics)
         store = ModelStore(
             Path(settings.models.store) if settings.models.store else None,
             work_dir=work_dir,
@@ -188,7 +201,7 @@ class Server:
         self._engine = LocalEngine(
             gpu_ids=self._gpu_ids,
             cpus=available_cpus(),
-            options=load_options(settings),
+            options=replace(load_options(settings), metrics=declarations(metrics)),
             on_state=self._on_worker_state,
             first_id=settings.workers.first_id,
             first_group_id=settings.workers.first_group_id,
@@ -226,7 +239,7 @@ class Server:
         try:
             failed = loading.result()
         except ServeError as error:
-            self._reason = f"{type(error).__name__}: {error.message}"
+            self._reason = error.message
             log.error("cannot start: %s", self._reason)
             return FAILED
         if failed and not self._settings.models.keep_going:
@@ -238,6 +251,8 @@ class Server:
     async def _take_down(self) -> None:
         """Answer what was accepted, unless a second signal says not to wait for it."""
         await self._doors.refuse()
+        if self._rpc is not None:
+            await self._rpc.refuse()
         graceful = asyncio.ensure_future(self._drain())
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait((graceful, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -246,11 +261,15 @@ class Server:
             graceful.cancel()
             await self._engine.close()
         await self._doors.cut()
+        if self._rpc is not None:
+            await self._rpc.cut()
 
     async def _drain(self) -> None:
         grace = self._settings.server.shutdown_grace
         await asyncio.gather(self._service.shutdown(grace), self._doors.last_call())
         await self._doors.drain()
+        if self._rpc is not None:
+            await self._rpc.drain()
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name

@@ -14,7 +14,7 @@ MAX_FILE, MAX_FUNCTION, MAX_MEDIAN = 400, 60, 150
 
 def sources(folders: tuple[str, ...]) -> list[Path]:
     """Python files people write: generated protobuf code and scratch folders are left out."""
-    skipped = {"pb", ".scratch", "results", "__pycache__"}
+    skipped = {"generated", ".scratch", "results", "__pycache__"}
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return [path for path in found if not skipped & set(path.relative_to(ROOT).parts)]
 
