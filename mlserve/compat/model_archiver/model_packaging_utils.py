@@ -1,4 +1,4 @@
-"""The archiver's steps one by one, for scripts that drive them themselves; everybody else calls ``mlserve.archive.pack``.
+"""The archiver's steps one by one, for scripts that drive them; all others call ``mlserve.archive.pack``.
 
 The order is TorchServe's: manifest text, checks, a staging directory, then the archive of it.
 """
