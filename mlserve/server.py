@@ -13,6 +13,7 @@ import logging
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +26,10 @@ from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, loa
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog, open_access_log
 from mlserve.protocols.tokens import TokenGuard
+from mlserve.rest.addresses import UNIX, listeners
 from mlserve.rest.doors import HttpDoors
+from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
+from mlserve.rest.tls import server_context
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models
@@ -94,9 +98,12 @@ def run(settings: Settings, progress: Progress) -> int:
 def _check(settings: Settings) -> None:
     if settings.models.store and not Path(settings.models.store).is_dir():
         raise SettingError(f"models.store is {settings.models.store}, which is no directory (--model-store)")
+    check_metrics(settings.metrics)
     server = settings.server
     apis = ["inference", "management"] + (["metrics"] if settings.metrics.enabled else [])
     apis += GRPC_APIS if settings.grpc.enabled else ()
+    if any(address.tls for address in listeners(settings)):
+        server_context(settings.tls)
     taken: dict[tuple[str, int], str] = {}
     for api in apis:
         host, port = server.address(api)
@@ -107,7 +114,7 @@ def _check(settings: Settings) -> None:
             raise SettingError(
                 f"server.{api}_port is {port} like server.{first}_port: both or none must be in tls.apis"
             )
-        if not (server.insecure or settings.auth.tokens or _is_loopback(host)):
+        if not (server.insecure or settings.auth.tokens or host.startswith(UNIX) or _is_loopback(host)):
             raise SettingError(
                 f"server.host is {host}: anybody who reaches that address could use the {api} API. "
                 "Keep 127.0.0.1 behind a proxy that asks who is calling, or allow it with --insecure (server.insecure)"
@@ -171,6 +178,8 @@ class Server:
             return FAILED
         finally:
             snapshots.stopped()
+            if self._measuring is not None:
+                self._measuring.cancel()
             await self._take_down()
             if guard is not None:
                 guard.remove()
@@ -207,7 +216,7 @@ class Server:
             first_group_id=settings.workers.first_group_id,
         )
         self._store = store
-        return InferenceService(
+        service = InferenceService(
             self._engine,
             store,
             LoopClock(loop),
@@ -221,6 +230,8 @@ class Server:
                 settings.server.sequence_end_header,
             ),
         )
+        self._measuring = attach(metrics, service, settings.metrics)
+        return service
 
     async def _load(self, service: InferenceService) -> int:
         """Load what the settings name, unless a signal comes first."""

@@ -38,7 +38,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class InvalidSnapshot(ServeError):
-    """A snapshot that cannot be restored as a whole."""
+    """A snapshot that cannot be restored as a whole. The message is TorchServe's."""
 
     kind = ErrorKind.INTERNAL
 
@@ -151,7 +151,8 @@ async def restore_models(
     for name, version, state in versions:
         if not any(_exists(Path(place)) for place in (Path(settings.models.store, state["marName"]), state["marName"])):
             raise InvalidSnapshot(
-                f"Model archive file for model :{name}, version :{version} not found in model store: {state['marName']}"
+                f"InvalidSnapshotException: Model archive file for model :{name}, version :{version}"
+                f" not found in model store ({state['marName']})"
             )
     if not versions:
         log.warning("the snapshot holds no models: starting without any")

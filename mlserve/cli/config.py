@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mlserve.cli.flags import with_settings
-from mlserve.settings import Settings, all_options
+from mlserve.settings import PROFILES, Settings, all_options
 from mlserve.settings.reference import reference
 from mlserve.settings.values import written
+
+COMPARED = "torchserve"  # the profile that `config diff` compares with
 
 app = typer.Typer(
     help="Show the settings in effect and where each comes from.",
@@ -38,14 +41,44 @@ def show(
         typer.echo(json.dumps({"settings": document, "notes": settings.notes}, indent=2))
         return
     shown = [(key, written(value), source) for key, value, source in rows]
-    if sys.stdout.isatty():
-        _table(shown)
-    else:
-        widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
-        for key, value, source in shown:
-            typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {source}")
+    _print_table(("setting", "value", "source"), shown)
     for note in settings.notes:
         typer.echo(f"note: {note}", err=True)
+
+
+@app.command("diff")
+@with_settings()
+def diff(
+    settings: Settings,
+    more_models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare the settings in effect with mlserve's defaults and with TorchServe's.
+
+    Lists every setting where the three are not the same. Takes the flags of `mlserve start`; with `--ts-config FILE` it
+    shows what a TorchServe configuration means here, with `--profile torchserve` the profile itself.
+    """
+    profile = PROFILES[COMPARED]
+    rows = []
+    for item in all_options():
+        value = getattr(getattr(settings, item.section), item.name)
+        columns = (item.default, profile.get(item.key, item.default), value)
+        if any(column != value for column in columns):
+            rows.append((item.key, *columns, settings.sources[item.key]))
+    for key, value, source in _model_rows(settings):
+        rows.append((key, None, None, value, source))
+    if as_json:
+        names = ("setting", "default", COMPARED, "value", "source")
+        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        return
+    head = ("setting", "mlserve default", f"{COMPARED} profile", "in effect", "source")
+    shown: list[tuple[str, ...]] = []
+    for key, *values, source in rows:
+        own = key.startswith("model.")  # of one model: there is nothing to compare it with
+        shown.append((key, *("" if own and value is None else written(value) for value in values), source))
+    if not sys.stdout.isatty():
+        shown.insert(0, head)
+    _print_table(head, shown)
 
 
 @app.command("reference")
@@ -59,19 +92,29 @@ def _rows(settings: Settings) -> list[tuple[str, Any, str]]:
         (item.key, getattr(getattr(settings, item.section), item.name), settings.sources[item.key])
         for item in all_options()
     ]
-    for name, table in settings.model.items():
-        for field, value in table.items():
-            key = f"model.{name}.{field}"
-            rows.append((key, value, settings.sources[key]))
-    return rows
+    return rows + _model_rows(settings)
 
 
-def _table(rows: list[tuple[str, str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _model_rows(settings: Settings) -> list[tuple[str, Any, str]]:
+    return [
+        (key, value, settings.sources[key])
+        for name, table in settings.model.items()
+        for key, value in ((f"model.{name}.{field}", value) for field, value in table.items())
+    ]
 
-    table = Table("Setting", "Value", "Source", header_style="bold")
-    for key, value, source in rows:
-        table.add_row(key, Text(value), Text(source, style="dim" if source == "default" else "cyan"))
-    Console().print(table)
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal; elsewhere plain aligned lines, one for each row, for the reader's own tools."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*(title.capitalize() for title in head), header_style="bold")
+        for *cells, source in rows:
+            table.add_row(*map(Text, cells), Text(source, style="dim" if source == "default" else "cyan"))
+        Console().print(table)
+        return
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(head) - 1)]
+    for row in rows:
+        typer.echo("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))

@@ -48,7 +48,6 @@ IGNORED = {
     **dict.fromkeys(("number_of_netty_threads", "netty_client_threads", "prefer_direct_buffer"), _JAVA),
     **dict.fromkeys(("use_native_io", "io_ratio", "vmargs", "async_logging"), _JAVA),
     "model_server_home": "no files of TorchServe are used",
-    "system_metrics_cmd": "the server measures the machine itself and runs no command for it",
     "cpp_log_config": "there is no C++ backend",
     "plugins_path": "Java plugins cannot be loaded",
 }
