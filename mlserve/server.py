@@ -26,10 +26,10 @@ from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, loa
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog, open_access_log
 from mlserve.protocols.tokens import TokenGuard
-from mlserve.rest.addresses import UNIX, listeners
+from mlserve.rest.addresses import listeners
 from mlserve.rest.doors import HttpDoors
-from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
 from mlserve.rest.tls import server_context
+from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -19,16 +20,22 @@ from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
+from mlserve.rest.addresses import Address, listeners
 from mlserve.rest.fast import FastLane
 from mlserve.rest.headers import HeaderStyle
+from mlserve.rest.http1 import https_only
 from mlserve.rest.inference import build_inference_app
 from mlserve.rest.json_errors import JsonErrorsRunner
 from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
+from mlserve.rest.listeners import BACKLOG, Listener, listen
 from mlserve.rest.management import build_management_app
 from mlserve.rest.metrics import build_metrics_app
+from mlserve.rest.noting import AnswerNotes
+from mlserve.rest.shared import SharedRunner
+from mlserve.rest.tls import server_context
 from mlserve.settings import Settings
 
-BACKLOG = 1024  # connections that the kernel holds for a listener
+_BOTH = ("inference", "management")
 FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request or reading an answer
 
 
@@ -51,37 +58,67 @@ class HttpDoors:
         self._access = access
         self._guard = guard
         self._on_bound = on_bound
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._runners: list[JsonErrorsRunner] = []
         self._lane: LaneShared | None = None
         self._ids = RequestIds(settings.server.echo_request_id)
         self._style = HeaderStyle(HttpOptions.of(settings), self._ids)
+        self._style.notes = AnswerNotes(service.http_counts, access)
 
     async def open(self) -> None:
-        """Bind every address. Raises OSError that names the API and the address that cannot be had."""
+        """Bind every address.
+
+        Raises OSError that names the APIs and the address that cannot be had, and ``SettingError``.
+        """
+        addresses = listeners(self._settings)
+        context = server_context(self._settings.tls) if any(address.tls for address in addresses) else None
+        runners = await self._runners_by_api(shared=any(address.apis[:2] == _BOTH for address in addresses))
+        for address in addresses:
+            runner = runners[address.apis[0]]
+            if len(address.apis) > 1:
+                # As in TorchServe the metrics are there as well, also when they have an address of their own.
+                apis = runners if address.apis[:2] == _BOTH else address.apis
+                chosen = {api: runners[api] for api in apis}
+                runner = await self._set_up(SharedRunner(chosen, self._style, **self._options))
+            lane = self._fast_lane(runner) if "inference" in address.apis else None
+            await self._bind(address, lane or runner.server, context if address.tls else None)
+
+    async def _runners_by_api(self, shared: bool) -> dict[str, JsonErrorsRunner]:
         settings, server = self._settings, self._settings.server
-        options = HttpOptions.of(settings)
-        ids = RequestIds(server.echo_request_id)
-        self._style = HeaderStyle(options, ids)
-        inference = await self._runner(
-            build_inference_app(
+        apps = {
+            "inference": build_inference_app(
                 self._service,
                 self._style,
-                ids,
+                self._ids,
                 self._access,
                 server.max_request_size,
                 server.header_timeout,
                 self._guard,
-            )
-        )
-        await self._bind("inference", inference, self._fast_lane(inference, options, ids))
-        await self._bind("management", await self._runner(build_management_app(self._service, settings, self._guard)))
+                shared,
+            ),
+            "management": build_management_app(self._service, settings, self._guard),
+        }
         if settings.metrics.enabled:
-            await self._bind("metrics", await self._runner(build_metrics_app(self._service, settings)))
+            apps["metrics"] = build_metrics_app(self._service, settings)
+        return {
+            api: await self._set_up(JsonErrorsRunner(app, style=self._style, **self._options))
+            for api, app in apps.items()
+        }
 
-    def _fast_lane(
-        self, runner: web.AppRunner, options: HttpOptions, ids: RequestIds
-    ) -> Callable[[], asyncio.BaseProtocol] | None:
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Of the connections that aiohttp serves."""
+        server = self._settings.server
+        return {
+            "access_log": None,
+            "handler_cancellation": True,
+            "keepalive_timeout": server.keep_alive_timeout,
+            "max_line_size": server.max_header_size,
+            "max_field_size": server.max_header_size,
+            "shutdown_timeout": FLUSH,
+        }
+
+    def _fast_lane(self, runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol] | None:
         server = self._settings.server
         slow = runner.server
         if not server.fast_lane or slow is None:
@@ -89,38 +126,31 @@ class HttpDoors:
         limits = Limits(
             server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
         )
-        shared = self._lane = LaneShared(self._service, slow, self._access, options, ids, limits, self._guard)
+        shared = self._lane = LaneShared(
+            self._service, slow, self._access, self._style.options, self._ids, limits, self._guard
+        )
         return lambda: FastLane(shared)
 
-    async def _runner(self, app: web.Application) -> JsonErrorsRunner:
-        server = self._settings.server
-        runner = JsonErrorsRunner(
-            app,
-            style=self._style,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=server.keep_alive_timeout,
-            max_line_size=server.max_header_size,
-            max_field_size=server.max_header_size,
-            shutdown_timeout=FLUSH,
-        )
+    async def _set_up(self, runner: JsonErrorsRunner) -> JsonErrorsRunner:
         await runner.setup()
         self._runners.append(runner)
         return runner
 
-    async def _bind(
-        self, api: str, runner: JsonErrorsRunner, factory: Callable[[], asyncio.BaseProtocol] | None = None
-    ) -> None:
-        host, port = self._settings.server.address(api)
-        make: Any = factory or runner.server
+    async def _bind(self, address: Address, make: Any, context: ssl.SSLContext | None) -> None:
+        patience = self._settings.server.header_timeout
         try:
-            listener = await asyncio.get_running_loop().create_server(make, host, port, backlog=BACKLOG)
+            listener = await listen(address, make, context, https_only(self._style.options, self._ids()), patience)
         except OSError as error:
-            raise OSError(f"the {api} API cannot listen on {host}:{port}: {error.strerror or error}") from None
+            names = " and ".join(address.apis)
+            raise OSError(f"the {names} API cannot listen on {address}: {error.strerror or error}") from None
         self._listeners.append(listener)
-        bound = listener.sockets[0].getsockname()
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self._on_bound(api, f"http://{shown}:{bound[1]}")
+        url = address.host
+        if not address.path:
+            bound = listener.sockets[0].getsockname()
+            shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+            url = f"{'https' if address.tls else 'http'}://{shown}:{bound[1]}"
+        for api in address.apis:
+            self._on_bound(api, url)
 
     async def refuse(self) -> None:
         """Take no more connections than the kernel has let in already."""

@@ -159,8 +159,10 @@ class Exchange:
             self._backlog = []
 
     def log(self) -> None:
-        """One line in the access log."""
-        access = self._lane.shared.access
+        """Count the answer, and write its line in the access log."""
+        shared = self._lane.shared
+        shared.service.http_counts.count(self._status)
+        access = shared.access
         if access is not None:
             access.line(
                 self._lane.client,

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.protocols.torchserve_texts import NO_CACHE, reason_phrase
+
+if TYPE_CHECKING:
+    from mlserve.rest.noting import AnswerNotes
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _LAST = ("content-length", "transfer-encoding", "connection")
@@ -31,6 +34,7 @@ class HeaderStyle:
 
     def __init__(self, options: HttpOptions, request_ids: RequestIds | None = None) -> None:
         self.options = options
+        self.notes: AnswerNotes | None = None  # who hears of each answer
         self._ids = request_ids or RequestIds()
 
     def dress(self, response: web.StreamResponse) -> web.StreamResponse:

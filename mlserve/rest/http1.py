@@ -6,8 +6,9 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-from mlserve.protocols.torchserve import Answer, HttpOptions
-from mlserve.protocols.torchserve_texts import NO_CACHE
+from mlserve.protocols.errors import error_body, json_body
+from mlserve.protocols.torchserve import JSON, Answer, HttpOptions
+from mlserve.protocols.torchserve_texts import HTTPS_ONLY, NO_CACHE, reason_phrase
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -126,6 +127,15 @@ class TorchServeHeads(Heads):
 def heads_for(options: HttpOptions) -> Heads:
     """The heads of the setting ``server.http_style``."""
     return TorchServeHeads(options.cors) if options.torchserve_style else Heads(options.cors)
+
+
+def https_only(options: HttpOptions, request_id: str) -> bytes:
+    """The whole answer to somebody who speaks plain HTTP to a port that speaks TLS."""
+    if options.torchserve_style:
+        answer = Answer(403, json_body({"status": HTTPS_ONLY}), JSON, reason=reason_phrase(403))
+    else:
+        answer = Answer(400, error_body(400, "BadRequestException", "This port speaks TLS: use https://"), JSON)
+    return b"".join(heads_for(options).answer(answer, request_id, keep_alive=False))
 
 
 def chunk_bytes(data: bytes | memoryview) -> bytes:

@@ -28,8 +28,9 @@ from mlserve.protocols.inference_routes import InferenceRoute
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error
 from mlserve.rest.headers import HeaderStyle, TooLarge
-from mlserve.rest.json_errors import REQUEST_ID, Handler, json_errors, request_key, too_large_response
+from mlserve.rest.json_errors import NOTED, REQUEST_ID, Handler, json_errors, request_key, too_large_response
 from mlserve.rest.lane import Guard
+from mlserve.rest.noting import client_of
 
 JOB = request_key("job", Job)
 
@@ -44,11 +45,15 @@ def build_inference_app(
     max_request_size: int,
     body_timeout: float = 30.0,
     guard: Guard | None = None,
+    shared: bool = False,
 ) -> web.Application:
-    """The application; its errors are JSON and every request gets a line in the access log."""
+    """The application; its errors are JSON and every request gets a line in the access log.
+
+    ``shared``: the management API has the same address, and belongs in the API description.
+    """
     errors = json_errors(request_ids=request_ids, body_timeout=body_timeout)
     app = web.Application(middlewares=[_access_lines(access), errors], client_max_size=max_request_size)
-    api = InferenceApi(service, style, max_request_size, guard)
+    api = InferenceApi(service, style, max_request_size, guard, shared)
     app.router.add_route("*", "/{tail:.*}", api.answer, expect_handler=api.expect)
     return app
 
@@ -59,10 +64,11 @@ def _access_lines(access: AccessLog | None) -> Any:
         started = time.monotonic()
         response = await handler(request)
         if access is not None:
+            request[NOTED] = True
             job: Job | None = request.get(JOB)
             size = response.body_length if response.prepared else (response.content_length or 0)
             access.line(
-                request.remote or "unix",
+                client_of(request),
                 request.method,
                 request.path_qs,
                 response.status,
@@ -83,7 +89,10 @@ def _json(status: int, value: object) -> web.Response:
 class InferenceApi:
     """Answers what :func:`mlserve.protocols.inference_routes.find_route` knows."""
 
-    def __init__(self, service: InferenceService, style: HeaderStyle, max_request: int, guard: Guard | None) -> None:
+    def __init__(
+        self, service: InferenceService, style: HeaderStyle, max_request: int, guard: Guard | None, shared: bool
+    ) -> None:
+        self._shared = shared
         self._service = service
         self._style = style
         self._options: HttpOptions = style.options
@@ -246,7 +255,10 @@ class InferenceApi:
         """``/api-description`` by any method, ``/`` by OPTIONS."""
         if request.path == "/" and request.method != hdrs.METH_OPTIONS:
             raise MethodNotAllowed("")
-        return _json(200, openapi.inference_api(self._version))
+        document = openapi.inference_api(self._version)
+        if self._shared:
+            document["paths"] = {**openapi.management_api(self._version)["paths"], **document["paths"]}
+        return _json(200, document)
 
     async def _v2_server(self, request: web.Request, route: InferenceRoute) -> web.Response:
         return _json(200, texts.OPEN_INFERENCE_SERVER)

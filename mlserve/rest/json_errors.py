@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ def request_key(name: str, kind: type[Any]) -> Any:
 
 
 REQUEST_ID = request_key("request_id", str)
+STARTED = request_key("started", float)  # when its handling began, on the monotonic clock
+NOTED = request_key("noted", bool)  # it has its line in the access log
 _FIXED = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
 
@@ -88,6 +91,7 @@ def json_errors(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = ids(request.headers.get("x-request-id", "").encode("utf-8", "replace"))
         request[REQUEST_ID] = request_id
+        request[STARTED] = time.monotonic()
         watch = BodyWatch(request, body_timeout)
         try:
             response = await handler(request)
@@ -134,7 +138,10 @@ class JsonErrorsConnection(web.RequestHandler):
             resp.force_close()
         if not resp.prepared:
             resp = self._server.style.dress(resp)
-        return await super().finish_response(request, resp, start_time)
+        sent = await super().finish_response(request, resp, start_time)
+        if (notes := self._server.style.notes) is not None:
+            notes.note(request, resp)
+        return sent
 
     def handle_error(
         self,
