@@ -13,7 +13,7 @@ from aiohttp import web
 
 from mlserve import __version__
 from mlserve.protocols import management as codec
-from mlserve.protocols import openapi
+from mlserve.protocols import openapi, openapi_torchserve
 from mlserve.protocols.actions import ManagementActions, Result
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.request_ids import RequestIds
@@ -88,6 +88,14 @@ class ManagementApi:
                 return await actions.readiness(route.name)
             case "model_api":
                 await actions.describe(route.name, route.version)  # or there is none
-                return 200, openapi.model_api(route.name, __version__)
+                return 200, self._model_document(route.name)
             case _:
-                return 200, openapi.management_api(__version__)
+                return 200, self._document()
+
+    def _document(self) -> dict[str, Any]:
+        return openapi_torchserve.management_api() if self._lenient else openapi.management_api(__version__)
+
+    def _model_document(self, name: str) -> dict[str, Any]:
+        if self._lenient:
+            return openapi_torchserve.model_management_api(name)
+        return openapi.model_api(name, __version__)

@@ -215,3 +215,11 @@ def test_token_is_renewed_for_anybody(tmp_path: Path, path: str, key: str) -> No
 
 def test_token_route_is_there_without_tokens() -> None:
     assert ask(FakeService(), "GET", "/token?type=inference")[0] == 404
+
+
+def test_api_is_described_as_mlserves_own() -> None:
+    status, document = ask(FakeService(), "OPTIONS", "/")
+    assert (status, document["info"]["title"]) == (200, "TorchServe APIs")
+    status, document = ask(FakeService(), "OPTIONS", "/models/m")
+    assert (status, document["info"]["title"]) == (200, "RESTful Management API for: m")
+    assert ask(FakeService(), "OPTIONS", "/models/x") == error(404, "ModelNotFoundException", "Model not found: x")
