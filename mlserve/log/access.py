@@ -50,6 +50,8 @@ class AccessLog:
     opened raises ``OSError`` at once; later write failures are reported in the log and cost lines, never requests.
     """
 
+    every_api = False  # whether it is to have requests other than those for inference
+
     def __init__(self, target: str = "-", format: str = "text") -> None:
         self.enabled = target != "off"
         self.dropped = 0  # lines lost to a full disk or a blocked one

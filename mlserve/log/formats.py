@@ -62,7 +62,7 @@ class TorchServeFormatter(logging.Formatter):
         stamp = local_stamp(int(record.created * 1000))
         level = _LEVELS.get(record.levelno, record.levelname)
         if is_model_line(record):
-            text = record.args[1] if isinstance(record.args, tuple) and len(record.args) == 2 else record.getMessage()
+            text = record.args[2] if isinstance(record.args, tuple) and len(record.args) == 3 else record.getMessage()
             return f"{stamp} [{level}] {model_thread(record)} MODEL_LOG - {text}"
         thread = getattr(record, THREAD, "") or ("main" if record.threadName == "MainThread" else record.threadName)
         line = f"{stamp} [{level}] {thread} {record.name} - {record.getMessage()}"

@@ -20,6 +20,10 @@ class MachineReading:
     memory_used: int
     memory_available: int
     memory_total: int
+    memory_percent: float  # 0 to 100, of what is not available
+    disk_used: int  # of the root file system
+    disk_free: int
+    disk_percent: float  # 0 to 100, as df shows it
     process_cpu_seconds: float
     process_memory: int
     process_open_files: int
@@ -38,6 +42,7 @@ class Machine:
     def read(self) -> MachineReading:
         """Take all readings."""
         memory = psutil.virtual_memory()
+        disk = psutil.disk_usage("/")
         with self._process.oneshot():
             cpu = self._process.cpu_times()
             return MachineReading(
@@ -45,6 +50,10 @@ class Machine:
                 memory_used=memory.used,
                 memory_available=memory.available,
                 memory_total=memory.total,
+                memory_percent=memory.percent,
+                disk_used=disk.used,
+                disk_free=disk.free,
+                disk_percent=disk.percent,
                 process_cpu_seconds=cpu.user + cpu.system,
                 process_memory=self._process.memory_info().rss,
                 process_open_files=self._process.num_fds(),

@@ -1,172 +1,51 @@
-"""The metrics port: the core's counters as Prometheus families, made when somebody scrapes.
+"""The metrics port: numbers are copied on the event loop, and made text when somebody scrapes.
 
 A scrape of many models is some thousand lines of text, 40 ms of work that requests should not wait behind. So the event
 loop only copies the counters, and a thread reads the machine and writes the text.
 
-Every series of a version is there, with 0, from the moment the version is registered: an alert or a dashboard must not
-have to tell "nothing yet" from "not exported".
+``metrics.families`` says whose names are used. TorchServe's text has a style of its own, see ``rest.exposition``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
-from mlserve import __version__
-from mlserve.core.lifecycle import WorkerState
-from mlserve.core.metrics import ModelStats
 from mlserve.errors import MethodNotAllowed, RouteNotFound
 from mlserve.protocols.request_ids import RequestIds
-from mlserve.rest.families import HANDLER_PREFIX, handler_families, histogram_family, machine_families
+from mlserve.protocols.ts_metrics import Family, TorchServeMetrics
+from mlserve.rest import exposition
+from mlserve.rest.collector import ServiceCollector, VersionSnapshot, snapshot
 from mlserve.rest.json_errors import json_errors
 from mlserve.rest.machine import Machine, MachineReading
+from mlserve.rest.system import torchserve_readings
 
 if TYPE_CHECKING:
-    from mlserve.core.registry import VersionHandle
     from mlserve.core.service import InferenceService
     from mlserve.settings import Settings
-
-_VERSION = ("model", "version")
-_WORKER_STATES = tuple(state.value for state in WorkerState if state is not WorkerState.STOPPED)
-
-
-@dataclass(frozen=True)
-class VersionSnapshot:
-    """The numbers of one model version at the moment of a scrape."""
-
-    labels: tuple[str, str]  # model, version
-    stats: ModelStats
-    queue_depth: int
-    workers: Mapping[str, int]  # by state, all states present
-    restarts: Mapping[str, int]  # by reason
-    worker_memory: Mapping[str, int]  # bytes by worker id
-
-
-def snapshot(handle: VersionHandle) -> VersionSnapshot:
-    """Copy a version's numbers; to be called on the event loop."""
-    workers = dict.fromkeys(_WORKER_STATES, 0)
-    memory = {}
-    for worker in handle.pool.describe():
-        workers[worker.state] = workers.get(worker.state, 0) + 1
-        memory[str(worker.worker_id)] = worker.memory_bytes
-    name, version = handle.spec.key
-    restarts: Mapping[str, int] = getattr(handle.pool, "restarts", {})
-    return VersionSnapshot((name, version), handle.stats.copy(), handle.queue.depth, workers, dict(restarts), memory)
-
-
-class ServiceCollector(Collector):
-    """Families of one scrape: of the versions' snapshots and, where asked for, of the machine.
-
-    ``names`` keeps only the families, or within a family the series, of those names.
-    """
-
-    def __init__(
-        self,
-        versions: Collection[VersionSnapshot],
-        *,
-        ready: bool,
-        machine: MachineReading | None = None,
-        names: Collection[str] = (),
-    ) -> None:
-        self._versions = versions
-        self._ready = ready
-        self._machine = machine
-        self._names = frozenset(names)
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by the encoders of ``prometheus_client``."""
-        for family in self._all():
-            if not self._names or family.name in self._names:
-                yield family
-                continue
-            family.samples = [sample for sample in family.samples if sample.name in self._names]
-            if family.samples:
-                yield family
-
-    def _all(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily("mlserve_info", "The running server; always 1.", labels=("version",))
-        info.add_metric((__version__,), 1)
-        yield info
-        yield GaugeMetricFamily("mlserve_ready", "1 if every required model has a ready worker.", int(self._ready))
-        yield GaugeMetricFamily("mlserve_models", "Registered model versions.", len(self._versions))
-        yield from self._request_families()
-        yield from self._worker_families()
-        yield from handler_families([(version.labels, version.stats.custom) for version in self._versions])
-        if self._machine is not None:
-            yield from machine_families(self._machine)
-
-    def _request_families(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily("mlserve_requests", "Requests by how they ended.", labels=(*_VERSION, "status"))
-        rejected = CounterMetricFamily(
-            "mlserve_requests_rejected", "Requests that were never queued.", labels=(*_VERSION, "reason")
-        )
-        depth = GaugeMetricFamily("mlserve_queue_depth", "Requests that wait for a worker.", labels=_VERSION)
-        for version in self._versions:
-            for status, count in version.stats.requests.items():
-                requests.add_metric((*version.labels, status), count)
-            for reason, count in version.stats.rejections.items():
-                rejected.add_metric((*version.labels, reason), count)
-            depth.add_metric(version.labels, version.queue_depth)
-        yield from (requests, rejected, depth)
-        for attribute, name, text in (
-            ("cancelled", "mlserve_requests_cancelled", "Requests whose client was gone, or asked."),
-            ("expired", "mlserve_requests_expired", "Requests whose deadline passed in the queue."),
-            ("retries", "mlserve_request_retries", "Requests sent again because their worker died."),
-            ("chunks", "mlserve_stream_chunks", "Pieces of streamed answers."),
-        ):
-            counter = CounterMetricFamily(name, text, labels=_VERSION)
-            for version in self._versions:
-                counter.add_metric(version.labels, getattr(version.stats, attribute))
-            yield counter
-        for attribute, name, text in (
-            ("queue_seconds", "mlserve_queue_seconds", "Time from arrival to being sent to a worker."),
-            ("inference_seconds", "mlserve_inference_seconds", "Time of the handler for one batch."),
-            ("request_seconds", "mlserve_request_seconds", "Time from arrival to answer."),
-            ("batch_size", "mlserve_batch_size", "Requests in a batch."),
-        ):
-            rows = [(version.labels, getattr(version.stats, attribute)) for version in self._versions]
-            yield histogram_family(name, text, _VERSION, rows)
-
-    def _worker_families(self) -> Iterator[Metric]:
-        workers = GaugeMetricFamily("mlserve_workers", "Workers by state.", labels=(*_VERSION, "state"))
-        restarts = CounterMetricFamily(
-            "mlserve_worker_restarts", "Workers started again, by why they ended.", labels=(*_VERSION, "reason")
-        )
-        memory = GaugeMetricFamily(
-            "mlserve_worker_memory_bytes", "Resident memory of a worker.", labels=(*_VERSION, "worker")
-        )
-        for version in self._versions:
-            for state, count in version.workers.items():
-                workers.add_metric((*version.labels, state.lower()), count)
-            for reason, count in version.restarts.items():
-                restarts.add_metric((*version.labels, reason), count)
-            for worker, size in version.worker_memory.items():
-                memory.add_metric((*version.labels, worker), size)
-        yield from (workers, restarts, memory)
+    from mlserve.settings.tree import MetricsSettings
 
 
 def build_metrics_app(service: InferenceService, settings: Settings) -> web.Application:
-    """The app for the metrics port. ``settings.metrics.system`` switches the machine's own numbers."""
+    """The app for the metrics port. ``settings.metrics`` says which metrics there are, and in which form."""
     app = web.Application(middlewares=[json_errors(request_ids=RequestIds(settings.server.echo_request_id))])
-    endpoint = MetricsEndpoint(service, Machine() if settings.metrics.system else None)
-    app.router.add_route("*", "/{path:.*}", endpoint.answer)
+    app.router.add_route("*", "/{path:.*}", MetricsEndpoint(service, settings.metrics).answer)
     return app
 
 
 class MetricsEndpoint:
     """Answers ``/metrics``, and as TorchServe does, whatever follows it and whatever the method."""
 
-    def __init__(self, service: InferenceService, machine: Machine | None) -> None:
+    def __init__(self, service: InferenceService, settings: MetricsSettings) -> None:
         self._service = service
-        self._machine = machine
+        self._settings = settings
+        self._machine = Machine() if settings.system and settings.mode == "prometheus" else None
+        observer = service.observer
+        self._torchserve = observer if isinstance(observer, TorchServeMetrics) else None
 
     async def answer(self, request: web.Request) -> web.Response:
         """Any request of the metrics port."""
@@ -179,18 +58,41 @@ class MetricsEndpoint:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[bytes, str]:
-        """The text and its content type: OpenMetrics if ``accept`` asks for it, else Prometheus text."""
-        versions = [snapshot(handle) for handle in self._service.versions()]
-        ready = self._service.health().ready
-        return await asyncio.to_thread(self._write, versions, ready, accept, names)
+        """The text and its content type: OpenMetrics if ``accept`` asks for it, else Prometheus text.
 
-    def _write(
+        With TorchServe's families it is always Prometheus text; empty in mode ``log``, and in mode ``legacy`` three
+        counters only.
+        """
+        mode = self._settings.mode
+        if mode == "log":
+            return b"", exposition.CONTENT_TYPE
+        versions: list[VersionSnapshot] = []
+        if self._settings.families != "torchserve" and mode == "prometheus":
+            versions = [snapshot(handle) for handle in self._service.versions()]
+        ready = self._service.health().ready
+        if self._torchserve is None:
+            return await asyncio.to_thread(self._own_text, versions, ready, accept, names)
+        return await asyncio.to_thread(self._torchserve_text, self._torchserve.families(), versions, ready, names)
+
+    def _own_text(
         self, versions: list[VersionSnapshot], ready: bool, accept: str, names: Collection[str]
     ) -> tuple[bytes, str]:
-        machine = self._machine.read() if self._machine is not None else None
         encode, content_type = choose_encoder(accept)
-        collector: Any = ServiceCollector(versions, ready=ready, machine=machine, names=names)
+        handlers = self._settings.auto_detect  # nothing declares metrics for these families
+        collector: Any = ServiceCollector(versions, ready=ready, machine=self._read(), names=names, handlers=handlers)
         return encode(collector), content_type
 
+    def _torchserve_text(
+        self, families: Sequence[Family], versions: list[VersionSnapshot], ready: bool, names: Collection[str]
+    ) -> tuple[bytes, str]:
+        machine = self._read()
+        if machine is not None and self._torchserve is not None and not self._settings.system_command:
+            exposition.readings(families, torchserve_readings(machine, self._torchserve.hostname))
+        shown = list(exposition.torchserve_families(families))
+        if self._settings.families == "both" and self._settings.mode == "prometheus":
+            own = ServiceCollector(versions, ready=ready, machine=machine, handlers=False)
+            shown += exposition.own_families(own.collect())
+        return exposition.write(shown, names), exposition.CONTENT_TYPE
 
-__all__ = ["HANDLER_PREFIX", "MetricsEndpoint", "ServiceCollector", "VersionSnapshot", "build_metrics_app", "snapshot"]
+    def _read(self) -> MachineReading | None:
+        return self._machine.read() if self._machine is not None else None

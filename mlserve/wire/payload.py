@@ -20,6 +20,15 @@ class Hello(msgspec.Struct):
     rank: int = 0  # among the processes of a group
 
 
+class MetricDeclaration(msgspec.Struct, array_like=True):
+    """A metric that handlers find in ``context.metrics`` without having declared it. ``kind`` as in MetricRecord."""
+
+    name: str
+    unit: str
+    kind: str
+    dimensions: list[str]
+
+
 class Load(msgspec.Struct):
     """Server -> worker, once: the model to load and how to treat its requests."""
 
@@ -46,6 +55,24 @@ class Load(msgspec.Struct):
     continuous_batching: bool = False
     handler_times: bool = False  # report TorchServe's metrics HandlerTime and PredictionTime
     worker_id: int = 0
+    metrics: list[MetricDeclaration] = []
+
+
+class MetricRecord(msgspec.Struct, array_like=True):
+    """One call on ``context.metrics``. ``kind`` is "counter", "gauge" or "histogram".
+
+    ``origin``: 0 = ``dimensions`` are complete; 1 = reported by ``add_*``, about the model; 2 = by ``add_error``. What
+    that adds is the server's business. ``request_id`` is empty where the report is about the whole batch, or nobody's.
+    """
+
+    name: str
+    value: float
+    unit: str
+    kind: str
+    dimensions: list[tuple[str, str]] = []
+    index: int = -1
+    request_id: str = ""
+    origin: int = 0
 
 
 class Ready(msgspec.Struct):
@@ -53,6 +80,7 @@ class Ready(msgspec.Struct):
 
     seconds: float
     entry: str  # "module.Class" or "module:function", for describe
+    metrics: list[MetricRecord] = []  # reported by the handler meanwhile
 
 
 class LoadFailed(msgspec.Struct):
@@ -106,17 +134,6 @@ class ItemResult(msgspec.Struct, array_like=True):
     offset: int = -1
 
 
-class MetricRecord(msgspec.Struct, array_like=True):
-    """One call on ``context.metrics``. ``kind`` is "counter", "gauge" or "histogram"."""
-
-    name: str
-    value: float
-    unit: str
-    kind: str
-    dimensions: list[tuple[str, str]] = []
-    index: int = -1
-
-
 class ResultMeta(msgspec.Struct, array_like=True):
     """Worker -> server: a finished batch.
 
@@ -139,6 +156,7 @@ class ChunkMeta(msgspec.Struct, array_like=True):
 
     index: int
     content_type: str = ""
+    headers: list[tuple[str, str]] = []
 
 
 class CancelMeta(msgspec.Struct, array_like=True):

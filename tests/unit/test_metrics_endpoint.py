@@ -33,7 +33,7 @@ def fake_service(*workers: WorkerInfo, stats: ModelStats | None = None, names: t
         )
         for name in names
     ]
-    return SimpleNamespace(versions=lambda: handles, health=lambda: SimpleNamespace(ready=True))
+    return SimpleNamespace(versions=lambda: handles, health=lambda: SimpleNamespace(ready=True), observer=None)
 
 
 def get(service: Any, path: str = "/metrics", settings: Settings = QUIET, **options: Any) -> tuple[int, str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import mlserve
 from mlserve.core.model import ModelSpec
 from mlserve.settings import Settings
-from mlserve.wire.payload import Load
+from mlserve.wire.payload import Load, MetricDeclaration
 
 _PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
 _KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
@@ -54,6 +54,8 @@ class LoadOptions:
     cpu_launcher: bool = False
     cpu_launcher_args: str = ""
     retry_first_load: bool = False  # start a worker again that could not load the model the first time
+    metrics: tuple[MetricDeclaration, ...] = ()  # that handlers find declared
+    log_format: str = "text"
     log_directory: str = ""  # where torchrun writes its own logs; empty = nowhere
 
 
@@ -77,6 +79,7 @@ def load_options(settings: Settings) -> LoadOptions:
         cpu_launcher=settings.workers.cpu_launcher,
         cpu_launcher_args=settings.workers.cpu_launcher_args,
         retry_first_load=settings.workers.retry_first_load,
+        log_format=settings.log.format,
         log_directory=settings.log.directory,
     )
 
@@ -169,6 +172,7 @@ def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, 
         async_communication=spec.async_communication,
         continuous_batching=spec.continuous_batching,
         worker_id=worker_id,
+        metrics=list(options.metrics),
     )
 
 

@@ -38,9 +38,9 @@ class WorkerLog:
         self._passed = 0  # lines passed on in it
         self._left_out = 0
 
-    def line(self, level: int, text: str) -> None:
-        """Keep one line and pass it on at ``level``, unless there are too many."""
-        self.tail.append(text)
+    def line(self, level: int, text: str, stream: str = "stdout", source: str = "") -> None:
+        """Keep one line and pass it on at ``level``, unless there are too many. ``source`` is put in front of it."""
+        self.tail.append(source + text)
         if not log.isEnabledFor(level):
             return
         if self._passed >= LINES_PER_SECOND:
@@ -53,16 +53,17 @@ class WorkerLog:
         if not self._passed:
             self._second = monotonic()
         self._passed += 1
-        self._pass(level, text)
+        self._pass(level, text, stream, source)
 
-    def _pass(self, level: int, text: str) -> None:
-        log.log(level, "%s | %s", self._prefix, text, extra={"model": self._model, "worker": self._worker_id})
+    def _pass(self, level: int, text: str, stream: str = "stdout", source: str = "") -> None:
+        extra = {"model": self._model, "worker": self._worker_id, "stream": stream}
+        log.log(level, "%s | %s%s", self._prefix, source, text, extra=extra)
 
     def record(self, record: LogRecordMeta) -> None:
         """Keep and pass on a record of the worker's ``logging``."""
         for text in record.message.splitlines() or [""]:
             source = "" if record.logger in ("root", log.name) else f"{record.logger}: "
-            self.line(record.level, source + text[:MAX_LINE])
+            self.line(record.level, text[:MAX_LINE], source=source)
 
 
 class PipeReader:
@@ -119,7 +120,7 @@ class PipeReader:
         text = line[:MAX_LINE].decode("utf-8", "replace").rstrip("\r")
         if len(line) > MAX_LINE:
             text += " ... (line cut)"
-        self._sink.line(self._level, text)
+        self._sink.line(self._level, text, "stdout" if self._level == logging.INFO else "stderr")
 
     def _finish(self) -> None:
         self._loop.remove_reader(self._fd)

@@ -29,7 +29,7 @@ class Recorder:
     """Notes what an engine tells the core; ``batch`` makes what the core would send."""
 
     def __init__(self):
-        self.ready, self.closing, self.lost, self.chunks, self.errors = [], [], [], [], []
+        self.ready, self.closing, self.lost, self.chunks, self.errors, self.loads = [], [], [], [], [], []
         self.results, self.reports = {}, {}
         self._ids = itertools.count(1)
 
@@ -53,6 +53,9 @@ class Recorder:
 
     def slot_ready(self, slot):
         self.ready.append(slot)
+
+    def worker_loaded(self, worker_id, seconds, metrics):
+        self.loads.append((worker_id, seconds, metrics))
 
     def slot_closing(self, slot):
         assert slot not in self.closing, "a slot is closed once"
