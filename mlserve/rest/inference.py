@@ -21,7 +21,7 @@ from mlserve.core.service import InferenceService
 from mlserve.errors import ErrorKind, InvalidInput, MethodNotAllowed, RouteNotFound, ServeError
 from mlserve.log import AccessLog
 from mlserve.protocols import inference_routes as routes
-from mlserve.protocols import openapi
+from mlserve.protocols import openapi, openapi_torchserve
 from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.inference_routes import InferenceRoute
@@ -139,7 +139,7 @@ class InferenceApi:
         name = route.name or ""
         try:
             if request.method == hdrs.METH_OPTIONS:
-                return _json(200, openapi.model_api(self._find(request, route, b"").key.name, self._version))
+                return _json(200, self._model_document(self._find(request, route, b"").key.name))
             if request.method not in _METHODS and not self._options.torchserve_style:
                 raise MethodNotAllowed("")
             named = route.name is not None or "model_name" in request.rel_url.query
@@ -153,16 +153,15 @@ class InferenceApi:
 
     def _find(self, request: web.Request, route: InferenceRoute, body: bytes) -> VersionHandle:
         """The model of a request; ``/invocations`` names it in its query, in a form, or not if there is only one."""
-        name = route.name or request.rel_url.query.get("model_name", "")
-        if not name:
+        name = request.rel_url.query.get("model_name") if route.name is None else route.name
+        if not name and route.name is None:
             started = {handle.key.name for handle in self._service.versions() if handle.spec.loaded_at_startup}
-            name = started.pop() if len(started) == 1 else ""
-        if not name and body:
+            name = started.pop() if len(started) == 1 else name
+        if name is None and body:
             parts = decode(Head(request.raw_headers), "", (), body).parts
-            name = next(
-                (bytes(part.data).decode("utf-8", "replace") for part in parts if part.name == "model_name"), ""
-            )
-        if not name:
+            fields = {part.name: part.data for part in parts}
+            name = bytes(fields["model_name"]).decode("utf-8", "replace") if "model_name" in fields else None
+        if name is None:
             raise InvalidInput(texts.MODEL_NAME_REQUIRED)
         return self._service.find(name, route.version)
 
@@ -255,10 +254,18 @@ class InferenceApi:
         """``/api-description`` by any method, ``/`` by OPTIONS."""
         if request.path == "/" and request.method != hdrs.METH_OPTIONS:
             raise MethodNotAllowed("")
+        if self._options.torchserve_style:
+            of_torchserve = openapi_torchserve.single_listener_api if self._shared else openapi_torchserve.inference_api
+            return _json(200, of_torchserve())
         document = openapi.inference_api(self._version)
         if self._shared:
             document["paths"] = {**openapi.management_api(self._version)["paths"], **document["paths"]}
         return _json(200, document)
+
+    def _model_document(self, name: str) -> dict[str, Any]:
+        if self._options.torchserve_style:
+            return openapi_torchserve.predict_api(name)
+        return openapi.model_api(name, self._version)
 
     async def _v2_server(self, request: web.Request, route: InferenceRoute) -> web.Response:
         return _json(200, texts.OPEN_INFERENCE_SERVER)
