@@ -234,7 +234,7 @@ class BaseHandler:
             answers.update(pair for pair in _paired(kept, insights, "get_insights") if explain[pair[0]])
         if not all(explain[index] for index in kept):
             outputs = self._timed("inference", self.inference, inputs)
-            results = self._timed("postprocess", self.postprocess, outputs)
+            results: list[Any] = self._timed("postprocess", self.postprocess, outputs)
             if whole and not any(explain):
                 return results
             answers.update(pair for pair in _paired(kept, results, "postprocess") if not explain[pair[0]])

@@ -64,7 +64,7 @@ class TextClassifier(TextHandler):
         return [named(range(len(row)), row, self.mapping) for row in data.float().softmax(dim=1).tolist()]
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
-        """How much the rows that ``model.embedding`` gives speak for class ``target``: ``{words, importances}`` per text.
+        """How much what ``model.embedding`` gives speaks for class ``target``: ``{words, importances}`` per text.
 
         That is a row per token of an ``Embedding``, and one row per text of an ``EmbeddingBag``.
         """

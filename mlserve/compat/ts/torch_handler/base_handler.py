@@ -27,7 +27,8 @@ class BaseHandler(base.BaseHandler):
         inputs, target = None, 0
         if isinstance(row, Mapping):
             inputs, target = row.get("data") or row.get("body"), row.get("target") or 0
-        return self.get_insights(data_preprocess, inputs, _number(target))
+        insights: list[Any] = self.get_insights(data_preprocess, inputs, _number(target))
+        return insights
 
 
 def _number(target: Any) -> Any:

@@ -72,7 +72,7 @@ def load_label_mapping(mapping_file_path: str | os.PathLike[str]) -> dict[str, A
     Raises ``ValueError`` if it holds something else: a name is a text or a list that ends in one.
     """
     path = Path(mapping_file_path)
-    mapping = labels.load_label_mapping(path)
+    mapping: dict[str, Any] | None = labels.load_label_mapping(path)
     if mapping is None:
         logger.warning("%r is missing. Inference output will not include class name.", str(path))
         return None
