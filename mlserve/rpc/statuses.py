@@ -131,6 +131,8 @@ class Statuses:
     def _java_inference(self, error: ServeError, name: str, version: str) -> Failure:
         if isinstance(error, errors.InvalidToken):
             return Failure(Code.PERMISSION_DENIED, error.message)
+        if error.kind is ErrorKind.UNSUPPORTED:
+            return Failure(Code.UNIMPLEMENTED, error.message)
         if isinstance(error, MissingParameter):
             return Failure(Code.INTERNAL, error.message, "BadRequestException.()")
         if isinstance(error, (errors.ModelNotFound, errors.VersionNotFound)):
