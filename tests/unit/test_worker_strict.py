@@ -92,16 +92,3 @@ def test_times_are_reported_only_where_they_are_wanted():
     assert wanted.metrics[0].unit == "Milliseconds"
     assert ask(lambda data, context: ["a"], b"")[0].metrics == []
     assert ask(raises(ValueError()), b"", handler_times=True)[0].metrics == []
-
-
-def test_each_step_of_a_continuous_batch_says_whether_it_goes_on():
-    def handle(data, context):
-        context.stopping_criteria = [lambda output: output == "last", lambda output: True, lambda output: None]
-        return ["piece", "last", "whole"]
-
-    meta, _ = ask(handle, b"", b"", b"")
-    assert [item.headers for item in meta.items] == [
-        [("ts_stream_next", "true")],
-        [("ts_stream_next", "false")],
-        [],
-    ]
