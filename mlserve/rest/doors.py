@@ -18,6 +18,7 @@ from aiohttp import web
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.tls import server_context
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.addresses import Address, listeners
@@ -32,7 +33,6 @@ from mlserve.rest.management import build_management_app
 from mlserve.rest.metrics import build_metrics_app
 from mlserve.rest.noting import AnswerNotes
 from mlserve.rest.shared import SharedRunner
-from mlserve.rest.tls import server_context
 from mlserve.settings import Settings
 
 _BOTH = ("inference", "management")
