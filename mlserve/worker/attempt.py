@@ -57,7 +57,7 @@ class Attempts:
         self._cancelled = cancelled
         self._chunks = ChunkSender(runner.link, batch_id, load.infer_content_type)
         self._live: list[int] = []  # row in the handler's data -> item of the batch
-        self._streamed = False
+        self._streamed: set[int] = set()  # items of which a piece has been sent
         self.results = Results(len(items), load.infer_content_type, load.max_response_size, load.strict_results)
         self.seconds = [0.0, 0.0, 0.0]
 
@@ -110,8 +110,9 @@ class Attempts:
         """Send a piece of the answer to ``row`` unless nobody waits for it."""
         index = self._live[row]
         if index not in self._cancelled:
-            self._streamed = True
-            self._chunks.send(index, piece, self._context.get_response_content_type(row) or "")
+            first = index not in self._streamed
+            self._streamed.add(index)
+            self._chunks.send(index, piece, self._context.reply(row), first=first)
 
     def _call(self, rows: list[dict[str, Any]]) -> Any:
         output = self._runner.entry.call(rows, self._context)
@@ -171,8 +172,6 @@ class Attempts:
             return
         if context.report_times and context.metrics is not None:
             context.metrics.add_time("PredictionTime", round(seconds * 1000, 2))
-        if context.stopping_criteria:
-            self._mark_steps(output)
         streams = {}
         for row, element in enumerate(output):
             if is_stream(element):
@@ -186,14 +185,6 @@ class Attempts:
             return
         if streams:
             drain(streams, self._send, self._is_cancelled, self._ended)
-
-    def _mark_steps(self, output: list[Any]) -> None:
-        """Continuous batching: the handler's criteria tell of each output whether its request goes on."""
-        context = self._context
-        for row, element in enumerate(output):
-            ended = context.stopping_criteria[row](element)
-            if ended is not None:
-                context.set_response_header(row, "ts_stream_next", "false" if ended else "true")
 
     def _mismatch(self, output: Any) -> str:
         expected = len(self._live)

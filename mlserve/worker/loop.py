@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
 
@@ -42,6 +43,7 @@ class Reader(threading.Thread):
         super().__init__(name="mlserve-reader", daemon=True)
         self.inbox: SimpleQueue[Frame | Work | Stop] = SimpleQueue()
         self.gone = False
+        self.wake: Callable[[], object] | None = None  # called when something has been put into the inbox
         self._link = link
         self._replies = replies
         self._open: dict[int, Work] = {}
@@ -59,6 +61,8 @@ class Reader(threading.Thread):
             stop = Stop(PROTOCOL_ERROR, f"protocol error: {error}")
         self.gone = True
         self.inbox.put(stop)
+        if self.wake is not None:
+            self.wake()
         if not self._finished.wait(EOF_GRACE):  # a handler that never returns must not outlive the server
             if stop.reason:
                 print(stop.reason, file=sys.stderr, flush=True)
@@ -84,6 +88,8 @@ class Reader(threading.Thread):
                     self.inbox.put(work)
                 else:
                     self._control(frame)
+            if self.wake is not None:
+                self.wake()
 
     def _control(self, frame: Frame) -> None:
         if frame.kind == Kind.PING:
@@ -92,6 +98,8 @@ class Reader(threading.Thread):
             work = self._open.get(frame.batch_id)
             if work is not None:
                 work.cancelled.add(self._decode_cancel(frame.meta).index)
+                if work.on_cancel is not None:
+                    work.on_cancel()
         elif frame.kind == Kind.RELEASE:
             self._replies.release(frame.batch_id)
         elif frame.kind == Kind.DRAIN:

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
 from time import monotonic
 from typing import Any
@@ -35,6 +35,7 @@ from mlserve.worker.context import RowDecoder, make_context
 from mlserve.worker.link import Link
 from mlserve.worker.loader import LoadError, load
 from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
+from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner
 
@@ -85,14 +86,18 @@ class _Coroutines:
     def __init__(self) -> None:
         self._loop: Any = None
 
+    def start(self) -> None:
+        """Make the loop."""
+        import asyncio  # 30 ms that handlers without coroutines do not pay
+
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+
     def __call__(self, value: Any) -> Any:
         if not hasattr(value, "__await__"):
             return value
         if self._loop is None:
-            import asyncio  # 30 ms that handlers without coroutines do not pay
-
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
+            self.start()
         return self._loop.run_until_complete(value)
 
 
@@ -107,7 +112,9 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
             path = [request.model_dir, os.environ.get("PYTHONPATH", "")]
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         context = make_context(request)
-        coroutines: Callable[[Any], Any] = _Coroutines()
+        coroutines = _Coroutines()
+        if request.async_communication:
+            coroutines.start()  # a handler may ask for the loop, or make tasks on it, while it loads
         from mlserve.compat.finder import install  # handler files of TorchServe import ts.*
 
         install()
@@ -119,8 +126,8 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
         message = str(error) if isinstance(error, LoadError) else failures.describe(error)
         trace = failures.format_traceback(error)
         link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace))
-        raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load: {message}\n{trace}") from None
-    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name))
+        raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
+    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name, take_metrics(context)))
     rows = RowDecoder(request, arena, entry.accepts_views)
     return Runner(entry, context, request, rows, link, coroutines)
 
@@ -139,7 +146,21 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
         runner = _load(first, link, arena)
     except msgspec.MsgspecError as error:
         raise Stop(PROTOCOL_ERROR, f"protocol error in LOAD: {error}") from error
-    run(reader, runner, link, replies)
+    _answer(reader, runner, link, replies)
+
+
+def _answer(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
+    """Work as the model wants it: batch by batch, in steps, or side by side."""
+    if runner.load.continuous_batching:
+        from mlserve.worker.steps import run_steps
+
+        run_steps(reader, runner, replies)
+    elif runner.load.async_communication:
+        from mlserve.worker.tasks import serve
+
+        runner.run(serve(reader, runner, replies))
+    else:
+        run(reader, runner, link, replies)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,11 @@ from mlserve.worker.link import Buffer
 _CANCELLED = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
 
 
+def unfit(header: tuple[str, str]) -> bool:
+    """Whether this name and value could break out of a header."""
+    return not header[0] or any(ord(char) < 32 and char != "\t" for text in header for char in text)
+
+
 class Results:
     """Collects answers; ``infer`` fills in content types that the handler left open."""
 
@@ -86,7 +91,7 @@ class Results:
             item.status = int(status)
         for name, value in headers.items():
             pair = (str(name), str(value))
-            if any(ord(char) < 32 and char != "\t" for text in pair for char in text) or not pair[0]:
+            if unfit(pair):
                 self.refuse(index, f"The handler set the response header {pair[0]!r} with a control character in it")
                 return
             item.headers = [other for other in item.headers if other[0].lower() != pair[0].lower()] + [pair]

@@ -18,15 +18,16 @@ from mlserve.worker.attempt import Attempts
 from mlserve.worker.context import RowDecoder
 from mlserve.worker.link import Buffer, Link
 from mlserve.worker.loader import Entry
-from mlserve.worker.metrics import Metrics
+from mlserve.worker.metrics import take_metrics
 
 decode_batch = msgspec.msgpack.Decoder(BatchMeta).decode
 
 
 class Work:
-    """A batch as it came off the wire. ``cancelled`` grows while the batch waits and runs."""
+    """A batch as it came off the wire. ``cancelled`` grows while the batch waits and runs; then ``on_cancel`` is called
+    by the reader's thread."""
 
-    __slots__ = ("batch_id", "body", "cancelled", "meta", "received")
+    __slots__ = ("batch_id", "body", "cancelled", "meta", "on_cancel", "received")
 
     def __init__(self, batch_id: int, meta: bytes, body: memoryview, received: float) -> None:
         self.batch_id = batch_id
@@ -34,6 +35,7 @@ class Work:
         self.body = body
         self.received = received
         self.cancelled: set[int] = set()
+        self.on_cancel: Callable[[], object] | None = None
 
 
 class Runner:
@@ -58,7 +60,6 @@ class Runner:
         attempts.answer(range(len(items)))
         results, bodies = attempts.results.finish()
         self.context.begin(())
-        metrics = self.context.metrics
-        records = metrics.take() if isinstance(metrics, Metrics) else []
+        records = take_metrics(self.context)
         pre, inference, post = attempts.seconds
         return ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records), bodies

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from mlserve.handler import Response
 from mlserve.wire.frames import Kind, encode_meta
 from mlserve.wire.payload import ChunkMeta
-from mlserve.worker.encode import encode_element
+from mlserve.worker.encode import UnsupportedOutput, encode_element
 from mlserve.worker.link import Link
+from mlserve.worker.results import unfit
 
 _STREAMS = frozenset({types.GeneratorType, types.AsyncGeneratorType})
 
@@ -39,28 +40,39 @@ def _steps(value: Any, run: Callable[[Any], Any]) -> Generator[Any, None, None]:
 
 
 class ChunkSender:
-    """Sends pieces of the items of one batch. ``content_type`` tells what the handler set for an item, or ""."""
+    """Sends pieces of the items of one batch."""
 
     def __init__(self, link: Link, batch_id: int, infer: bool) -> None:
         self._link = link
         self._batch_id = batch_id
         self._infer = infer
 
-    def send(self, index: int, piece: Any, content_type: str) -> None:
-        """Send one piece of item ``index``. Raises ``UnsupportedOutput``, and SystemExit when the server is gone.
+    def send(self, index: int, piece: Any, reply: Any, *, first: bool = False) -> None:
+        """Send one piece of item ``index``; ``reply`` is what was set on the context for it, or None.
 
-        SystemExit, because it passes through whatever a handler catches: there is nobody left to compute for.
+        The ``first`` one brings the headers. Raises ``UnsupportedOutput``, and SystemExit when the server is gone:
+        that passes through whatever a handler catches, and there is nobody left to compute for.
         """
+        content_type = reply.content_type if reply is not None else ""
+        headers = _checked(reply.headers) if reply is not None and first else []
         if isinstance(piece, Response):
             content_type = piece.content_type or content_type
             piece = piece.body
         body, natural = encode_element(piece)
         if len(body):
-            meta = ChunkMeta(index, content_type or (natural if self._infer else ""))
+            meta = ChunkMeta(index, content_type or (natural if self._infer else ""), headers)
             try:
                 self._link.send(Kind.CHUNK, self._batch_id, encode_meta(meta), [body])
             except OSError:
                 raise SystemExit(0) from None
+
+
+def _checked(headers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = [(str(name), str(value)) for name, value in headers.items()]
+    for pair in pairs:
+        if unfit(pair):
+            raise UnsupportedOutput(f"The handler set the response header {pair[0]!r} with a control character in it")
+    return pairs
 
 
 def drain(

@@ -77,8 +77,8 @@ class Driver:
     def send(self, data):
         self.sock.sendall(data)
 
-    def batch(self, batch_id, *bodies, content_type="", arena=False):
-        """Send a batch of one-part items."""
+    def batch(self, batch_id, *bodies, content_type="", arena=False, name="r", headers=()):
+        """Send a batch of one-part items, whose request ids are ``name`` and a number."""
         items, inline = [], []
         for number, body in enumerate(bodies):
             offset = -1
@@ -87,7 +87,8 @@ class Driver:
                 self.request_arena.write(offset, body)
             else:
                 inline.append(body)
-            items.append(ItemMeta(f"r{number}", [PartMeta("body", content_type, len(body), offset)], []))
+            parts = [PartMeta("body", content_type, len(body), offset)]
+            items.append(ItemMeta(f"{name}{number}", parts, list(headers)))
         meta = encode_meta(BatchMeta(items))
         self.send(header(Kind.BATCH, batch_id, len(meta), sum(map(len, inline))) + meta + b"".join(inline))
 

@@ -61,6 +61,7 @@ class WorkerLink(asyncio.Protocol):
     """A loaded worker as the queue sees it (``core.ports.Slot``), and the stream to it.
 
     ``progress`` is when the batch at the head was last heard of, or could have begun; ``heard`` when anything came.
+    To a ``patient`` link any sign of life is progress: its worker sends them unasked while it computes.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class WorkerLink(asyncio.Protocol):
         owner: LinkOwner,
         request_arena: Arena | None = None,
         reply_arena: Arena | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
         self.worker_id = worker_id
         self.in_flight = 0
@@ -78,6 +81,7 @@ class WorkerLink(asyncio.Protocol):
         self._owner = owner
         self._request_arena = request_arena
         self._reply_arena = reply_arena
+        self._patient = patient
         self._sent: dict[int, tuple[Batch, float, list[int]]] = {}
         self._reader = FrameReader()
         self._drained: asyncio.Future[None] | None = None
@@ -168,6 +172,8 @@ class WorkerLink(asyncio.Protocol):
                     self._chunk(frm, now)
                 elif frm.kind != _PONG:
                     self._other(frm)
+                elif self._patient:
+                    self.progress = now
         except (FrameError, Malformed, msgspec.MsgspecError) as error:
             self._owner.link_fault("protocol_error", f"sent a frame that cannot be read: {error}")
             self.close()
@@ -220,7 +226,7 @@ class WorkerLink(asyncio.Protocol):
             raise Malformed(f"a chunk for item {meta.index} of a batch of {len(batch.jobs)}")
         self.progress = now
         try:
-            self._events.item_chunk(batch, meta.index, Chunk(bytes(frm.body), meta.content_type))
+            self._events.item_chunk(batch, meta.index, Chunk(bytes(frm.body), meta.content_type, meta.headers))
         except Exception:
             log.exception("could not take a chunk of batch %d", frm.batch_id)
 

@@ -23,7 +23,7 @@ from mlserve.engine.local.launch import LoadOptions, load_message, placed, worke
 from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
-from mlserve.engine.local.reports import MakeReport, PlainReport
+from mlserve.engine.local.reports import report_for
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.arena import Arena
@@ -51,7 +51,6 @@ class Shared:
     on_end: Callable[[Worker, ServeError | None], object]
     arena_size: int = 0
     heartbeat: float = HEARTBEAT
-    report: MakeReport = PlainReport
     target: int = 0
     restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
@@ -71,7 +70,7 @@ class Worker:
         self._shared = shared
         self._spec = shared.spec
         self._log = WorkerLog(str(shared.spec.key), worker_id)
-        self._report = shared.report(shared.spec.key, worker_id)
+        self._report = report_for(shared.options.log_format)(shared.spec.key, worker_id)
         self._backoff = Backoff(shared.spec.max_retry_timeout)
         self._process: WorkerProcess | None = None
         self._link: WorkerLink | None = None
@@ -201,7 +200,8 @@ class Worker:
         except OSError as error:
             _close(arenas)
             return Ending("spawn_failed", f"could not be started: {error}")
-        link = self._link = WorkerLink(self.worker_id, self._shared.events, self, *arenas)
+        patient = self._spec.async_communication  # there the loop's own sign of life counts
+        link = self._link = WorkerLink(self.worker_id, self._shared.events, self, *arenas, patient=patient)
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: link, sock=process.sock)
         if self.state is WorkerState.DRAINING:  # stopped while it was being spawned
@@ -265,7 +265,8 @@ class Worker:
         self._announced = False
         left = link.abandon()
         if left or ending.slug != "stopped":
-            self._shared.events.slot_lost(link, left[:1], left[1:], self.error(ending))
+            started = len(left) if self._spec.concurrent else 1
+            self._shared.events.slot_lost(link, left[:started], left[started:], self.error(ending))
 
     async def _drain(self) -> None:
         link, process = self._link, self._process
