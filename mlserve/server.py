@@ -25,10 +25,10 @@ from mlserve.core.service import InferenceService
 from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, load_options
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog, open_access_log
+from mlserve.protocols.tls import server_context
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.addresses import listeners
 from mlserve.rest.doors import HttpDoors
-from mlserve.rest.tls import server_context
 from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
@@ -102,7 +102,8 @@ def _check(settings: Settings) -> None:
     server = settings.server
     apis = ["inference", "management"] + (["metrics"] if settings.metrics.enabled else [])
     apis += GRPC_APIS if settings.grpc.enabled else ()
-    if any(address.tls for address in listeners(settings)):
+    grpc_tls = settings.grpc.enabled and set(GRPC_APIS).intersection(settings.tls.apis)
+    if grpc_tls or any(address.tls for address in listeners(settings)):
         server_context(settings.tls)
     taken: dict[tuple[str, int], str] = {}
     for api in apis:
