@@ -1,0 +1,102 @@
+"""Every point where the ``torchserve`` profile knowingly differs from TorchServe 0.12, with the reason.
+
+One table for whoever asks: ``mlserve doctor --torchserve`` shows it, the migration guide prints it, and the
+compatibility tests may skip a case only by naming a row of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Difference(NamedTuple):
+    """``theirs`` and ``ours`` say what each server does; ``setting`` is what brings the other way back, if anything."""
+
+    theirs: str
+    ours: str
+    why: str
+    setting: str = ""
+
+
+DIFFERENCES: dict[str, Difference] = {
+    "junk-archive": Difference(
+        "a file that is no archive registers as a model without workers",
+        "it is refused with 400",
+        "the mistake shows when it is made, not with the first request",
+    ),
+    "client-timeout": Difference(
+        "a request that passes clientTimeoutInMills is never answered",
+        "it is answered with 504",
+        "a client that waits for ever cannot tell a slow model from a dead server",
+    ),
+    "foreground-exit": Difference(
+        "`torchserve --foreground` ends with 0 when the server could not start",
+        "it ends with 1",
+        "init systems and containers restart by the exit code",
+    ),
+    "foreground-process": Difference(
+        "with --foreground the command waits for a Java process",
+        "with --foreground the command is the server",
+        "a container's SIGTERM reaches the server, which then drains",
+    ),
+    "json-batch-delay": Difference(
+        "a JSON register call without max_batch_delay sets it to -10000",
+        "it gets the default of 100 ms",
+        "a slip of the original that describe shows",
+    ),
+    "scale-minus-one": Difference(
+        "min_worker=-1 answers 500 and leaves min and max at -1",
+        "it answers 500 and changes nothing",
+        "a failed call must not change a model",
+    ),
+    "first-gpu": Difference(
+        "the first worker of the first model gets GPU 1 where there are several",
+        "it gets GPU 0",
+        "the counter there is raised before it is used",
+    ),
+    "metrics-on-stdout": Difference(
+        "lines `[METRICS]...` that a handler prints become metrics",
+        "they are log lines; context.metrics reports metrics",
+        "metrics travel with the answers, where nothing else can be taken for them",
+    ),
+    "cpp-runtime": Difference(
+        "runtime LSP runs C++ handlers",
+        "such an archive is refused with 400",
+        "there is no C++ worker",
+    ),
+    "plugins": Difference(
+        "plugins_path loads Java endpoints and snapshot serializers",
+        "it is ignored with a warning",
+        "there is no Java",
+    ),
+    "log4j": Difference(
+        "--log-config takes a log4j2 file",
+        "the file is not read; log.* settings choose level, form and directory",
+        "there is no log4j",
+    ),
+    "system-metrics-command": Difference(
+        "system_metrics_cmd runs a program for the machine's metrics",
+        "the server measures the machine itself",
+        "a process a minute is not needed for it",
+    ),
+    "tls-versions": Difference(
+        "TLS 1.2 with two cipher suites",
+        "TLS 1.2 and later with the system's suites",
+        "current clients expect TLS 1.3",
+    ),
+    "keystore-jks": Difference(
+        "keystore_type=JKS is read",
+        "PKCS12 and PEM are read; the error for JKS names the keytool command that converts it",
+        "JKS is Java's own format",
+    ),
+    "cpu-launcher-rescale": Difference(
+        "with the CPU launcher all workers restart when their number changes",
+        "those that stay keep their cores until they restart",
+        "requests in flight are worth more than an even split",
+    ),
+    "crash-message": Difference(
+        "a worker's death is told as `Worker died.` and a line in a log",
+        "describe adds why (signal, out of memory, exit code), the traceback and the last log lines",
+        "extra keys behind TorchServe's own",
+    ),
+}
