@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mlserve.archive.store import ModelStore
+from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.model import ModelKey, WorkerInfo
 from mlserve.core.sequence import SequenceHeaders
 from mlserve.core.service import InferenceService
+from mlserve.core.workflows import WorkflowService
 from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, load_options
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog, open_access_log
@@ -30,6 +32,7 @@ from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.addresses import listeners
 from mlserve.rest.doors import HttpDoors
 from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
+from mlserve.rest.workflows import WorkflowsApi
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models
@@ -151,7 +154,12 @@ class Server:
         service = self._service = self._build_service(work_dir, loop)
         guard = TokenGuard(self._settings.auth) if self._settings.auth.tokens else None
         self._doors = HttpDoors(
-            self._settings, service, access if access.enabled else None, self._progress.listening, guard
+            self._settings,
+            service,
+            access if access.enabled else None,
+            self._progress.listening,
+            guard,
+            WorkflowsApi(self._build_workflows(work_dir)),
         )
         snapshots = Snapshots(self._settings, service, len(self._gpu_ids))
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -194,6 +202,18 @@ class Server:
         self._rpc = RpcDoors(self._settings, self._service, guard, access, self._progress.listening)
         await self._rpc.open()
 
+    def _build_workflows(self, work_dir: Path) -> WorkflowService:
+        models = self._settings.models
+        root = models.workflow_store or models.store
+        store = WorkflowStore(
+            Path(root) if root else None,
+            work_dir=work_dir,
+            defaults={name: getattr(self._settings.defaults, name) for name in _MODEL_DEFAULTS},
+            allowed_urls=models.allowed_urls,
+            private_urls=models.private_urls,
+        )
+        return WorkflowService(self._service, store)
+
     def _build_service(self, work_dir: Path, loop: asyncio.AbstractEventLoop) -> InferenceService:
         settings = self._settings
         defaults = settings.defaults
@@ -204,6 +224,8 @@ class Server:
             defaults={name: getattr(defaults, name) for name in _MODEL_DEFAULTS},
             model_settings=settings.model,
             allowed_urls=settings.models.allowed_urls,
+            private_urls=settings.models.private_urls,
+            any_directory=settings.models.any_directory,
             default_handler=settings.models.default_handler,
             install_requirements=settings.workers.install_requirements,
         )

@@ -30,12 +30,19 @@ class WorkflowStore:
     """See ``core.workflows.WorkflowSource``. ``root`` is ``None`` where no store is configured."""
 
     def __init__(
-        self, root: Path | None, *, work_dir: Path, defaults: Mapping[str, Any], allowed_urls: Sequence[str]
+        self,
+        root: Path | None,
+        *,
+        work_dir: Path,
+        defaults: Mapping[str, Any],
+        allowed_urls: Sequence[str],
+        private_urls: bool = False,
     ) -> None:
         self._root = Path(os.path.abspath(root)) if root is not None else None
         self._unpacked = Path(os.path.abspath(work_dir)) / "workflows"
         self._defaults = defaults
-        self._allowed = AllowedUrls(allowed_urls)
+        self._allowed = AllowedUrls(allowed_urls, private=private_urls)
+        self._download_limits = DownloadLimits()
 
     async def resolve(self, url: str, workflow_name: str = "", *, s3_sse_kms: bool = False) -> WorkflowFiles:
         """Find, check and unpack. See ``core.workflows.WorkflowSource``."""
@@ -96,7 +103,7 @@ class WorkflowStore:
         part = self._root / f".{name[:40]}.{secrets.token_hex(8)}.part"
         headers = {"x-amz-server-side-encryption": "aws:kms"} if s3_sse_kms else None
         try:
-            await download(url, part, self._allowed, DownloadLimits(), headers)
+            await download(url, part, self._allowed, self._download_limits, headers)
             files = await asyncio.to_thread(self._open, part, url, workflow_name)
             if not await asyncio.to_thread(place, part, final):
                 self.release(files)
