@@ -2,8 +2,9 @@
 
 Nothing is opened before the URL has matched ``models.allowed_urls`` as a whole, and every redirect has to match again.
 A pattern that would match any host (``https?://.*``) opens the public Internet only: addresses that are not global
-(loopback, private, link-local with the clouds' metadata services) need a pattern that names the host. The address that
-was checked is the one that is connected to, so a second DNS answer changes nothing.
+(loopback, private, link-local with the clouds' metadata services) need a pattern that names the host, or
+``models.private_urls``. The address that was checked is the one that is connected to, so a second DNS answer changes
+nothing.
 """
 
 from __future__ import annotations
@@ -62,9 +63,13 @@ def file_name(url: str) -> str:
 
 
 class AllowedUrls:
-    """``models.allowed_urls``: regular expressions, each to match a whole URL in any case. None allow nothing."""
+    """``models.allowed_urls``: regular expressions, each to match a whole URL in any case. None allow nothing.
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    ``private``: a pattern that matches any host allows private addresses, too (``models.private_urls``).
+    """
+
+    def __init__(self, patterns: Sequence[str], *, private: bool = False) -> None:
+        self._private = private
         self._patterns = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
     def check(self, url: str) -> None:
@@ -72,13 +77,13 @@ class AllowedUrls:
         if _UNFIT.search(url) or not any(pattern.fullmatch(url) for pattern in self._patterns):
             raise not_allowed(url)
 
-    def names_host_of(self, url: str) -> bool:
-        """Whether a matching pattern depends on the host, so that the operator meant this one."""
+    def meant(self, url: str) -> bool:
+        """Whether the operator meant this host, wherever it is: a matching pattern depends on it. Raises ValueError."""
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
         port = f":{parts.port}" if parts.port else ""  # raises ValueError if it is no number
         other = urlunsplit(parts._replace(netloc=f"{user}@{_OTHER_HOST}{port}" if user else f"{_OTHER_HOST}{port}"))
-        return any(pattern.fullmatch(url) and not pattern.fullmatch(other) for pattern in self._patterns)
+        return self._private or any(p.fullmatch(url) and not p.fullmatch(other) for p in self._patterns)
 
 
 def not_allowed(url: str, why: str = "") -> ModelNotFound:
@@ -123,7 +128,7 @@ async def _fetch(url: str, target: Path, allowed: AllowedUrls, limits: DownloadL
     import aiohttp
 
     for _ in range(MAX_REDIRECTS + 1):
-        public_only = not allowed.names_host_of(url)
+        public_only = not allowed.meant(url)
         _check_literal(url, public_only)
         connector = aiohttp.TCPConnector(resolver=_resolver(public_only), use_dns_cache=False)
         timeout = aiohttp.ClientTimeout(total=limits.timeout, sock_connect=30, sock_read=60)

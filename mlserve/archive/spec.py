@@ -157,6 +157,8 @@ def build_spec(sources: Sources) -> ModelSpec:
         manifest=dict(sources.manifest or {}),
         config=dict(sources.config),
         runtime=runtime,
+        workflow=str(call.get("workflow") or ""),
+        listed=call.get("listed") is not False,
         owned_dir=sources.owned_dir,
         provenance=provenance,
         **values,

@@ -36,7 +36,8 @@ class ModelStore:
     """A :class:`mlserve.core.ports.ModelSource` over a directory of archives and unpacked models.
 
     ``root`` is ``None`` where no store is configured. ``defaults`` and ``model_settings`` are the sections
-    ``[defaults]`` and ``[model.…]`` of the settings; ``allowed_urls`` are regular expressions.
+    ``[defaults]`` and ``[model.…]`` of the settings; ``allowed_urls`` are regular expressions; the others are settings
+    of ``[models]``.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class ModelStore:
         defaults: Mapping[str, Any],
         model_settings: Mapping[str, Mapping[str, Any]],
         allowed_urls: Sequence[str],
+        private_urls: bool = False,
+        any_directory: bool = False,
         default_handler: str = "",
         install_requirements: bool = False,
         limits: Limits = DEFAULT_LIMITS,
@@ -56,7 +59,8 @@ class ModelStore:
         self._models = _absolute(work_dir) / "models"
         self._defaults = defaults
         self._model_settings = model_settings
-        self._allowed = AllowedUrls(allowed_urls)
+        self._allowed = AllowedUrls(allowed_urls, private=private_urls)
+        self._any_directory = any_directory
         self._default_handler = default_handler
         self._install_requirements = install_requirements
         self._limits = limits
@@ -75,6 +79,8 @@ class ModelStore:
         if is_url(url):
             return await self._from_url(url, overrides)
         path = self._inside(url)
+        if path is None and self._any_directory and os.path.isabs(url) and os.path.isdir(url):
+            path = Path(url)
         if path is None or not _exists(path):
             raise ModelNotFound(f"Model not found at: {url}")
         return await self._from_path(path, url, overrides)

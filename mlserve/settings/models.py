@@ -30,6 +30,12 @@ class ModelsSettings:
         kind="regexes",
         torchserve="allowed_urls",
     )
+    private_urls: bool = option(
+        False, "Let patterns of `models.allowed_urls` that match any host reach private addresses as well."
+    )
+    any_directory: bool = option(
+        False, "Let clients register unpacked models outside of `models.store` by their absolute paths."
+    )
     default_handler: str = option("", "Handler of archives that name none.", torchserve="default_service_handler")
     start_in_background: bool = option(
         False, "Serve as soon as the models named at start are registered, while their workers still load."

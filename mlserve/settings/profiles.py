@@ -28,8 +28,10 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "metrics.families": "both",  # dashboards find TorchServe's names; the others are beside them
         "metrics.mode": "log",
         "models.allowed_urls": ("file://.*", "http(s)?://.*"),
+        "models.any_directory": True,
         "models.keep_going": True,  # a start-up model that does not load is a warning
         "models.model_api": False,
+        "models.private_urls": True,  # archives lie on servers of the own network
         "models.snapshots": True,
         "models.start_in_background": True,
         "server.echo_request_id": False,

@@ -286,7 +286,8 @@ def test_patterns_match_whole_urls_in_any_case() -> None:
     ],
 )
 def test_whether_a_pattern_names_the_host(pattern: str, url: str, named: bool) -> None:
-    assert AllowedUrls([pattern]).names_host_of(url) is named
+    assert AllowedUrls([pattern]).meant(url) is named
+    assert AllowedUrls([pattern], private=True).meant(url)
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,15 @@ def test_settings_of_a_model_reach_it(place: Path) -> None:
     models = store(place, defaults={"batch_size": 2}, model_settings={"net:2.0": {"batch_size": 5}})
     assert asyncio.run(models.resolve("net.mar", {})).batch_size == 2
     assert asyncio.run(models.resolve("net.tar.gz", {})).batch_size == 5
+
+
+def test_directory_outside_the_store_needs_the_setting(place: Path) -> None:
+    (place / "store" / "net").rename(place / "elsewhere")
+    url = str(place / "elsewhere")
+    with pytest.raises(ModelNotFound):
+        resolve(place, url)
+    spec = asyncio.run(store(place, any_directory=True).resolve(url, {}))
+    assert (spec.model_dir, spec.owned_dir) == (url, False)
+    for other in (str(place / "src" / "net_handler.py"), "elsewhere", f"{url}/../elsewhere", "/nowhere\0"):
+        with pytest.raises(ModelNotFound):
+            asyncio.run(store(place, any_directory=True).resolve(other, {}))
