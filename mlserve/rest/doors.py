@@ -33,6 +33,7 @@ from mlserve.rest.management import build_management_app
 from mlserve.rest.metrics import build_metrics_app
 from mlserve.rest.noting import AnswerNotes
 from mlserve.rest.shared import SharedRunner
+from mlserve.rest.workflows import WorkflowsApi
 from mlserve.settings import Settings
 
 _BOTH = ("inference", "management")
@@ -52,7 +53,9 @@ class HttpDoors:
         access: AccessLog | None,
         on_bound: Callable[[str, str], object],
         guard: TokenGuard | None = None,
+        workflows: WorkflowsApi | None = None,
     ) -> None:
+        self._workflows = workflows
         self._settings = settings
         self._service = service
         self._access = access
@@ -92,11 +95,12 @@ class HttpDoors:
                 self._ids,
                 self._access,
                 server.max_request_size,
-                server.header_timeout,
-                self._guard,
-                shared,
+                body_timeout=server.header_timeout,
+                guard=self._guard,
+                shared=shared,
+                workflows=self._workflows,
             ),
-            "management": build_management_app(self._service, settings, self._guard),
+            "management": build_management_app(self._service, settings, self._guard, self._workflows),
         }
         if settings.metrics.enabled:
             apps["metrics"] = build_metrics_app(self._service, settings)

@@ -26,11 +26,13 @@ from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.inference_routes import InferenceRoute
 from mlserve.protocols.request_ids import RequestIds
-from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error
+from mlserve.protocols.tokens import TokenGuard
+from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error, stream_head
 from mlserve.rest.headers import HeaderStyle, TooLarge
 from mlserve.rest.json_errors import NOTED, REQUEST_ID, Handler, json_errors, request_key, too_large_response
-from mlserve.rest.lane import Guard
 from mlserve.rest.noting import client_of
+from mlserve.rest.tokens import token_check
+from mlserve.rest.workflows import WorkflowsApi
 
 JOB = request_key("job", Job)
 
@@ -44,16 +46,21 @@ def build_inference_app(
     access: AccessLog | None,
     max_request_size: int,
     body_timeout: float = 30.0,
-    guard: Guard | None = None,
+    guard: TokenGuard | None = None,
     shared: bool = False,
+    workflows: WorkflowsApi | None = None,
 ) -> web.Application:
     """The application; its errors are JSON and every request gets a line in the access log.
 
     ``shared``: the management API has the same address, and belongs in the API description.
     """
     errors = json_errors(request_ids=request_ids, body_timeout=body_timeout)
-    app = web.Application(middlewares=[_access_lines(access), errors], client_max_size=max_request_size)
-    api = InferenceApi(service, style, max_request_size, guard, shared)
+    app = web.Application(
+        middlewares=[_access_lines(access), errors, token_check(guard, "inference")], client_max_size=max_request_size
+    )
+    if workflows is not None:
+        workflows.add_inference_routes(app)
+    api = InferenceApi(service, style, max_request_size, shared)
     app.router.add_route("*", "/{tail:.*}", api.answer, expect_handler=api.expect)
     return app
 
@@ -89,15 +96,12 @@ def _json(status: int, value: object) -> web.Response:
 class InferenceApi:
     """Answers what :func:`mlserve.protocols.inference_routes.find_route` knows."""
 
-    def __init__(
-        self, service: InferenceService, style: HeaderStyle, max_request: int, guard: Guard | None, shared: bool
-    ) -> None:
+    def __init__(self, service: InferenceService, style: HeaderStyle, max_request: int, shared: bool) -> None:
         self._shared = shared
         self._service = service
         self._style = style
         self._options: HttpOptions = style.options
         self._max_request = max_request
-        self._guard = guard
         self._version = texts.TORCHSERVE_VERSION if style.options.torchserve_style else __version__
         self._actions: dict[str, Callable[[web.Request, InferenceRoute], Awaitable[web.StreamResponse]]] = {
             routes.PREDICT: self._predict,
@@ -113,11 +117,8 @@ class InferenceApi:
         }
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Any request of the inference port: token, route, method, model, version, capacity, in this order."""
+        """Any request of the inference port: route, method, model, version and capacity are checked in this order."""
         route = routes.find_route(request.rel_url.raw_path, self._options.open_inference)
-        if self._guard is not None and (route is None or route.action != routes.API):
-            value = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
-            self._guard.check("inference", value)
         action = self._actions.get(route.action) if route is not None else None
         if route is None or action is None:
             raise RouteNotFound(request.path)
@@ -188,7 +189,7 @@ class InferenceApi:
                     return self._response(encode(event, self._options, head.timing))
                 return await _end_stream(request, stream, event)
             if stream is None:
-                stream = await self._begin_stream(request, event.content_type)
+                stream = await self._begin_stream(request, stream_head(event))
             await stream.write(event.data)
         raise ServeError("The request ended without a result")
 
@@ -214,8 +215,8 @@ class InferenceApi:
             response.headers.add(name, value)
         return response
 
-    async def _begin_stream(self, request: web.Request, content_type: str) -> web.StreamResponse:
-        stream = self._style.stream({"ts_stream_next": "true", "x-request-id": request[REQUEST_ID]}, content_type)
+    async def _begin_stream(self, request: web.Request, head: Answer) -> web.StreamResponse:
+        stream = self._style.stream({**dict(head.headers), "x-request-id": request[REQUEST_ID]}, head.content_type)
         if request.version >= HttpVersion11:
             stream.enable_chunked_encoding()
         else:

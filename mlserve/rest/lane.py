@@ -11,6 +11,7 @@ from typing import Protocol
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
+from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.http1 import heads_for
 from mlserve.rest.routes import RouteTable
@@ -42,13 +43,6 @@ class Connection(Protocol):
 
     def cut(self) -> None:
         """End it now."""
-
-
-class Guard(Protocol):
-    """Who asks callers for a token (:class:`mlserve.protocols.tokens.TokenGuard`)."""
-
-    def check(self, api: str, value: bytes) -> None:
-        """Raise :class:`InvalidToken` unless the ``Authorization`` header is good for the API."""
 
 
 class Refusal(Exception):
@@ -84,7 +78,7 @@ class LaneShared:
         options: HttpOptions,
         request_ids: RequestIds,
         limits: Limits,
-        guard: Guard | None = None,
+        guard: TokenGuard | None = None,
     ) -> None:
         self.guard = guard
         self.heads = heads_for(options)

@@ -23,6 +23,7 @@ from mlserve.rest.tokens import token_check
 if TYPE_CHECKING:
     from mlserve.core.service import InferenceService
     from mlserve.protocols.tokens import TokenGuard
+    from mlserve.rest.workflows import WorkflowsApi
     from mlserve.settings import Settings
 
 # A management body is a handful of parameters; models come by name or URL, never in the body.
@@ -30,7 +31,10 @@ MAX_BODY = 1 << 20
 
 
 def build_management_app(
-    service: InferenceService, settings: Settings, guard: TokenGuard | None = None
+    service: InferenceService,
+    settings: Settings,
+    guard: TokenGuard | None = None,
+    workflows: WorkflowsApi | None = None,
 ) -> web.Application:
     """The app for the management port. Reads ``settings.server`` and ``settings.models``."""
     limit = min(MAX_BODY, settings.server.max_request_size)
@@ -46,6 +50,8 @@ def build_management_app(
         ],
         client_max_size=limit,
     )
+    if workflows is not None:
+        workflows.add_management_routes(app)
     lenient = settings.server.http_style == "torchserve"
     api = ManagementApi(ManagementActions(service, settings), lenient=lenient)
     app.router.add_route("*", "/{path:.*}", api.answer)
