@@ -79,8 +79,8 @@ class ModelStore:
         if is_url(url):
             return await self._from_url(url, overrides)
         path = self._inside(url)
-        if path is None and self._any_directory and os.path.isabs(url) and os.path.isdir(url):
-            path = Path(url)
+        if path is None and self._any_directory:
+            path = _absolute_directory(url)
         if path is None or not _exists(path):
             raise ModelNotFound(f"Model not found at: {url}")
         return await self._from_path(path, url, overrides)
@@ -232,6 +232,10 @@ def _is_handler(path: Path) -> bool:
 
 def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))
+
+
+def _absolute_directory(url: str) -> Path | None:
+    return Path(url) if os.path.isabs(url) and os.path.isdir(url) else None
 
 
 def _exists(path: Path) -> bool:
