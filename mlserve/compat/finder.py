@@ -80,7 +80,9 @@ def _missing(name: str, own: str) -> Callable[[str], Any]:
 def _installed(fullname: str) -> ModuleSpec | None:
     """The spec of a module of an installed torchserve."""
     names = fullname.split(".")
-    spec = PathFinder.find_spec(names[0])
+    # Entry by entry: a pointer to mlserve's modules may come before it, as `mlserve compat install-shims` writes one.
+    roots = (PathFinder.find_spec(ALIAS, [entry]) for entry in sys.path)
+    spec = next((root for root in roots if root and _is_torchserve(root.submodule_search_locations or ())), None)
     for depth in range(2, len(names) + 1):
         if spec is None or not spec.submodule_search_locations:
             return None

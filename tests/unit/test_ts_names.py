@@ -83,6 +83,13 @@ def test_what_is_missing_here_comes_from_an_installed_torchserve(installed):
     assert callable(get_yaml_config), "what mlserve has wins"
 
 
+def test_a_pointer_on_the_path_does_not_hide_the_installed_one(installed, tmp_path, monkeypatch):
+    (tmp_path / "first/ts").mkdir(parents=True)
+    (tmp_path / "first/ts/__init__.py").write_text("raise AssertionError('a pointer')")
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    assert importlib.import_module("ts.torch_handler.densenet").only_there == 5
+
+
 def test_what_nobody_has_is_said():
     with pytest.raises(ImportError, match=r"ts\.nope.*no counterpart.*torchserve is not installed"):
         importlib.import_module("ts.nope")
