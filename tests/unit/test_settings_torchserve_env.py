@@ -107,7 +107,7 @@ def test_open_inference_variable_counts_always_and_takes_only_oip(read, text, va
 
 
 def test_wrong_variable_is_named(read):
-    with pytest.raises(SettingError, match="env TS_JOB_QUEUE_SIZE: defaults.job_queue_size: expected a whole number"):
+    with pytest.raises(SettingError, match=r"env TS_JOB_QUEUE_SIZE: defaults.job_queue_size: expected a whole number"):
         read(ON, {"TS_JOB_QUEUE_SIZE": "many"})
 
 
@@ -166,7 +166,7 @@ def test_files_are_looked_for_in_torchserves_order(read, tmp_path):
 
 
 def test_missing_file_is_an_error_not_the_next_one(read):
-    with pytest.raises(SettingError, match="junk-snapshot.cfg: cannot read the settings file"):
+    with pytest.raises(SettingError, match=r"junk-snapshot.cfg: cannot read the settings file"):
         read("model_store=x", ts_config=Path("logs/config/junk-snapshot.cfg"))
 
 
