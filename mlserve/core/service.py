@@ -375,7 +375,7 @@ class InferenceService:
         def finished(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
-                logged = isinstance(error, WorkerStartError) and error.detail  # the worker's own lines hold it already
+                logged = isinstance(error, ServeError) and error.detail  # the worker's own lines hold it already
                 log.error("%s failed: %s", what, "its worker's log says why" if logged else error)
 
         task.add_done_callback(finished)
