@@ -118,7 +118,7 @@ def _check(settings: Settings) -> None:
             raise SettingError(
                 f"server.{api}_port is {port} like server.{first}_port: both or none must be in tls.apis"
             )
-        if not (server.insecure or settings.auth.tokens or host.startswith(UNIX) or _is_loopback(host)):
+        if not (server.insecure or settings.auth.tokens or _is_loopback(host)):
             raise SettingError(
                 f"server.host is {host}: anybody who reaches that address could use the {api} API. "
                 "Keep 127.0.0.1 behind a proxy that asks who is calling, or allow it with --insecure (server.insecure)"

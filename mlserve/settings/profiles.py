@@ -36,7 +36,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "models.start_in_background": True,
         "server.echo_request_id": False,
         "server.error_detail": "none",
-        "server.grpc_inference_host": "127.0.0.1",  # whatever the inference API's address is; so the next three
+        "server.grpc_inference_host": "127.0.0.1",  # this and the other hosts: wherever `server.host` listens
         "server.grpc_management_host": "127.0.0.1",
         "server.handler_error_status": 503,
         "server.healthy_while_retrying": True,
