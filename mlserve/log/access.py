@@ -24,7 +24,7 @@ FLUSH_LINES = 400  # about 64 KiB
 MAX_PENDING_LINES = 100_000  # about 16 MiB; beyond it lines are dropped and counted
 
 # One formatting operation per line: with separate pieces a line takes half as long again.
-_TEXT = '%s - %s "%s %s HTTP/1.1" %d %d %.2f %s'
+_TEXT = '%s - %s "%s %s %s" %d %d %.2f %s'
 _TEXT_TIMED = _TEXT + " queue=%.2f transfer=%.2f pre=%.2f infer=%.2f post=%.2f batch=%d\n"
 _JSON = '{"time":"%s","client":%s,"method":%s,"path":%s,"status":%d,"size":%d,"total_ms":%.2f,"request_id":%s'
 _JSON_TIMED = _JSON + (',"queue_ms":%.2f,"transfer_ms":%.2f,"pre_ms":%.2f,"infer_ms":%.2f,"post_ms":%.2f,"batch":%d}\n')
@@ -168,7 +168,8 @@ def _text_line(
     request_id: str,
     timings: PhaseTimings | None,
 ) -> str:
-    head = (when, client, safe(method), safe(path), status, size, seconds * 1e3, safe(request_id) or "-")
+    protocol = "HTTP/2.0" if method == "gRPC" else "HTTP/1.1"
+    head = (when, client, safe(method), safe(path), protocol, status, size, seconds * 1e3, safe(request_id) or "-")
     if timings is None:
         return _TEXT % head + "\n"
     return _TEXT_TIMED % (*head, *_numbers(timings))

@@ -172,8 +172,8 @@ def test_the_access_log_has_a_line_per_call(own: Stubs) -> None:
     own.predict("x")
     refusal(lambda: own.predict("x", model="nope"))
     path = "org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-    own.server.wait_for(lambda: [line for line in access_lines(own) if path in line and '" 5 0 ' in line])
-    assert [line for line in access_lines(own) if f'"gRPC {path} ' in line and '" 0 ' in line and "127.0.0.1:" in line]
+    own.server.wait_for(lambda: [line for line in access_lines(own) if path in line and 'HTTP/2.0" 5 0 ' in line])
+    assert [line for line in access_lines(own) if f'"gRPC {path} ' in line and 'HTTP/2.0" 0 ' in line and "127.0.0.1:" in line]
 
 
 def test_messages_beyond_the_limits_are_refused(own: Stubs) -> None:
