@@ -46,7 +46,7 @@ class ModelQueue:
         self._clock = clock
         self._jobs: deque[Job] = deque()
         self._limit = spec.job_queue_size
-        self._deadline = spec.client_timeout_ms / 1000.0  # of requests that bring none
+        self._special = bool(spec.use_job_ticket or spec.client_timeout_ms)  # one test for the many that use neither
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
         self._scheduled = False
         self._timer: Cancellable | None = None
@@ -73,11 +73,9 @@ class ModelQueue:
             raise self._refused(NoWorker(self._refusal))
         if self.depth >= self._limit:
             raise self._refused(queue_full(self.spec))
-        if self.spec.use_job_ticket and self.depth >= self._tickets():
-            raise self._refused(no_ticket(self.spec))
+        if self._special:
+            self._check_special(request)
         job = Job(self, request, on_done, on_chunk, self._clock.time())
-        if self._deadline and not request.timeout:
-            request.timeout = self._deadline
         if request.timeout:
             job.timer = self._clock.call_later(request.timeout, self._expire, job)
         self._jobs.append(job)
@@ -206,6 +204,12 @@ class ModelQueue:
         self.stats.rejected(error.kind.value)
         return error
 
+    def _check_special(self, request: InferenceRequest) -> None:
+        if self.spec.use_job_ticket and self.depth >= self._tickets():
+            raise self._refused(no_ticket(self.spec))
+        if not request.timeout:
+            request.timeout = self.spec.client_timeout_ms / 1000.0
+
     def _tickets(self) -> int:
         """How many requests could be sent now, each to a worker that waits for one."""
         return sum(not slot.in_flight for slot in self.slots)
@@ -276,7 +280,8 @@ class ModelQueue:
                 self._all_busy, self._free_since = False, now
             if slot is None:
                 return
-            age = now - max(jobs[0].arrived, self._free_since)
+            there, free = jobs[0].arrived, self._free_since
+            age = now - (there if there > free else free)
             view = View(self.depth, age, idle, room, self._expected, self._took, now - self._answered)
             take, wait = self.policy.decide(view)
             if not take:
@@ -310,7 +315,7 @@ class ModelQueue:
             if job.state == DONE:
                 jobs.popleft()
                 continue
-            alone = job.alone
+            alone = job.attempts or job.request.alone  # job.alone, which costs a call
             if alone and picked:
                 break
             picked.append(jobs.popleft())
