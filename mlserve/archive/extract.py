@@ -76,7 +76,7 @@ def _compare(content: Path, scratch: Path, hashes: dict[str, str]) -> None:
     """Compare the files with the manifest's checksums. Members that the manifest doesn't list are let through:
     people add an ``index_to_name.json`` with ``zip -u``; ``verify`` names them."""
     prefix = content.relative_to(scratch).as_posix()
-    for name, expected in checksums_of(read_manifest(content)).items():
+    for name, expected in checksums_of(read_manifest(content, named=True)).items():
         found = hashes.get(name if prefix == "." else f"{prefix}/{name}")
         if found is None:
             raise ArchiveError(f"Archive member {name!r} is missing, although the manifest lists it")

@@ -85,9 +85,10 @@ def normal_handler(handler: str) -> str:
     return f"{module}:{function}" if function else module
 
 
-def parse_manifest(text: str | bytes) -> dict[str, Any]:
+def parse_manifest(text: str | bytes, *, named: bool = False) -> dict[str, Any]:
     """Read and check a manifest; a missing ``modelVersion`` becomes ``1.0``. Unknown keys are kept.
 
+    As in TorchServe a missing runtime is ``python``, and a name is not needed where the caller has one (``named``).
     Raises :class:`ArchiveError`; for the four entries that a model needs the messages are TorchServe's own.
     """
     try:
@@ -99,14 +100,20 @@ def parse_manifest(text: str | bytes) -> dict[str, Any]:
     model = manifest.get("model")
     if not isinstance(model, dict):
         raise ArchiveError("Missing Model entry in manifest file.")
-    if not isinstance(model.get("modelName"), str) or not model["modelName"]:
+    name = model.get("modelName")
+    if isinstance(name, (int, float)) and not isinstance(name, bool):
+        model["modelName"] = name = str(name)
+    if not named and (not isinstance(name, str) or not name):
         raise ArchiveError("Model name is not defined.")
     if model.get("modelVersion") is None:
         model["modelVersion"] = DEFAULT_VERSION
     if model["modelVersion"] == "":
         raise ArchiveError("Model version is not defined.")
     model["modelVersion"] = check_version(model["modelVersion"])
-    if manifest.get("runtime") not in RUNTIMES:
+    runtime = manifest.setdefault("runtime", "python")
+    if runtime in ("PYTHON", "PYTHON3"):
+        manifest["runtime"] = runtime = runtime.lower()
+    if runtime not in RUNTIMES:
         raise ArchiveError("Runtime is not defined or invalid.")
     for key in ("handler", "modelFile", "serializedFile", "requirementsFile", "configFile"):
         if model.get(key) is not None and not isinstance(model[key], str):
@@ -114,7 +121,7 @@ def parse_manifest(text: str | bytes) -> dict[str, Any]:
     return manifest
 
 
-def read_manifest(model_dir: Path) -> dict[str, Any] | None:
+def read_manifest(model_dir: Path, *, named: bool = False) -> dict[str, Any] | None:
     """The checked manifest of an unpacked model, or ``None`` where there is none.
 
     Raises :class:`ArchiveError` as :func:`parse_manifest` does.
@@ -123,7 +130,7 @@ def read_manifest(model_dir: Path) -> dict[str, Any] | None:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ArchiveError(f"{MANIFEST_PATH} is larger than {MAX_MANIFEST_BYTES} bytes")
-        return parse_manifest(path.read_bytes())
+        return parse_manifest(path.read_bytes(), named=named)
     except FileNotFoundError:
         return None
     except OSError as error:

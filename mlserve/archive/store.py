@@ -164,7 +164,9 @@ class ModelStore:
             owned = path.is_file() and not _is_handler(path)
             try:
                 directory = self._directory(path, target, url, overrides)
-                manifest = None if _is_handler(path) else read_manifest(directory)
+                manifest = (
+                    None if _is_handler(path) else read_manifest(directory, named=bool(overrides.get("model_name")))
+                )
                 config, config_name = read_config(directory, manifest)
                 spec = build_spec(
                     Sources(

@@ -40,6 +40,7 @@ def describe_json(
     ``gpus`` maps physical GPU ids to :func:`gpu_usage`; ``customized`` is what the handler said.
     """
     spec = model.spec
+    in_sequences = spec.sequence_batching and spec.sequence_max_idle_ms > 0  # else TorchServe ignores the numbers
     return {
         "modelName": spec.key.name,
         "modelVersion": spec.key.version,
@@ -62,9 +63,9 @@ def describe_json(
         "useVenv": spec.use_venv or bool(spec.python),
         "stateful": spec.sequence_batching,
         "sequenceMaxIdleMSec": spec.sequence_max_idle_ms,
-        "sequenceTimeoutMSec": spec.sequence_timeout_ms,
-        "maxNumSequence": spec.max_num_sequence if spec.sequence_batching else 0,
-        "maxSequenceJobQueueSize": spec.max_sequence_job_queue_size if spec.sequence_batching else 0,
+        "sequenceTimeoutMSec": spec.sequence_timeout_ms if in_sequences else 0,
+        "maxNumSequence": spec.max_num_sequence if in_sequences else 0,
+        "maxSequenceJobQueueSize": spec.max_sequence_job_queue_size if in_sequences else 0,
         "loadedAtStartup": spec.loaded_at_startup,
         "workers": [worker_json(worker, gpus or {}) for worker in model.workers],
         "jobQueueStatus": {

@@ -130,7 +130,8 @@ def test_diff_names_every_change(source: Path) -> None:
         ({"model": []}, "Missing Model entry in manifest file."),
         ({"model": {}}, "Model name is not defined."),
         ({"model": {"modelName": "m", "modelVersion": ""}, "runtime": "python"}, "Model version is not defined."),
-        ({"model": {"modelName": "m"}}, "Runtime is not defined or invalid."),
+        ({"model": {"modelName": ["m"]}}, "Model name is not defined."),
+        ({"model": {"modelName": "m"}, "runtime": None}, "Runtime is not defined or invalid."),
         ({"model": {"modelName": "m"}, "runtime": "perl"}, "Runtime is not defined or invalid."),
     ],
 )
@@ -138,6 +139,13 @@ def test_incomplete_manifest_is_refused_in_known_words(manifest: dict[str, Any],
     with pytest.raises(ArchiveError) as error:
         parse_manifest(json.dumps(manifest))
     assert error.value.message == message
+
+
+def test_manifest_that_torchserve_serves_is_refused() -> None:
+    manifest = parse_manifest(json.dumps({"model": {"modelName": 7}}))
+    assert (manifest["model"]["modelName"], manifest["runtime"]) == ("7", "python")
+    assert parse_manifest(json.dumps({"model": {"modelName": "m"}, "runtime": "PYTHON3"}))["runtime"] == "python3"
+    assert "modelName" not in parse_manifest(json.dumps({"model": {}}), named=True)["model"]
 
 
 @pytest.mark.parametrize("version", ["a/b", "..", "all", "a?b", "a\nb", " ", "x" * 200, ["1"], True])

@@ -1,7 +1,9 @@
 """The model store: what names reach, what they don't, and that nothing is left behind."""
 
 import asyncio
+import json
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +263,12 @@ def test_directory_outside_the_store_needs_the_setting(place: Path) -> None:
     for other in (str(place / "src" / "net_handler.py"), "elsewhere", f"{url}/../elsewhere", "/nowhere\0"):
         with pytest.raises(ModelNotFound):
             asyncio.run(store(place, any_directory=True).resolve(other, {}))
+
+
+def test_archive_without_a_name_is_refused_although_the_caller_has_one(place: Path) -> None:
+    with zipfile.ZipFile(place / "store" / "nameless.mar", "w") as archive:
+        archive.writestr("h.py", "def handle(data, context): return data\n")
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"handler": "h"}}))
+    assert resolve(place, "nameless.mar", model_name="given").key == ModelKey("given", "1.0")
+    with pytest.raises(ArchiveError, match=r"^Model name is not defined\.$"):
+        resolve(place, "nameless.mar")
