@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlserve.core.job import Job
-from mlserve.core.messages import InferenceRequest, InferenceResponse, Part, Timings
+from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part, Timings
 from mlserve.errors import ErrorKind, InvalidInput, ServeError
 from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import describe_error, error_body
@@ -179,6 +179,13 @@ def encode(job: Job, options: HttpOptions, timing: bool = False) -> Answer:
         if timings is not None:
             answer.headers = (*answer.headers, ("server-timing", server_timing(timings)))
     return answer
+
+
+def stream_head(chunk: Chunk) -> Answer:
+    """The head of an answer that comes in pieces, of which this is the first."""
+    headers = [("ts_stream_next", "true")]
+    headers += [pair for pair in _clean(chunk.headers) if pair[0].lower() != "ts_stream_next"]
+    return Answer(200, b"", _UNSAFE.sub(" ", chunk.content_type), headers)
 
 
 def _clean(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.core.service import STREAM_BACKLOG
-from mlserve.protocols.torchserve import Answer, encode
+from mlserve.protocols.torchserve import Answer, encode, stream_head
 from mlserve.rest.http1 import CHUNKED_END, chunk_bytes
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Exchange:
         if not self._streaming:
             self._streaming = True
             self._status = 200
-            first = Answer(200, b"", chunk.content_type, [("ts_stream_next", "true")])
+            first = stream_head(chunk)
             if not self.chunked:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
             framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
