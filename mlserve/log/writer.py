@@ -1,7 +1,7 @@
 """Lines to files and to the console from a thread, so that neither a slow disk nor a full pipe holds the loop up.
 
-The first line after a pause is written at once, those that follow in the next milliseconds together: what a request
-logged is in the file by the time that its client can look, and a busy server still writes only 200 times a second.
+Lines are written as they come, up to a rate: what a request logged is in the file by the time that its client can look.
+Beyond it they gather for some milliseconds, so that a busy server does not spend its time on waking this thread.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-GAP = 0.005  # s between two writes
+GAP = 0.005  # s between two writes of a busy server: 200 times a second ...
+AT_ONCE = 20  # ... after so many without a pause
 MAX_PENDING = 100_000  # lines, about 16 MiB; beyond it they are dropped and counted
 
 
@@ -108,13 +110,17 @@ class LineWriter:
 
     def _run(self) -> None:
         outputs = self._outputs
+        left, before = float(AT_ONCE), time.monotonic()
         while not self._closing.is_set():
             if not _waiting(outputs):
                 self._wake.wait()
             self._wake.clear()
             for output in list(outputs):
                 output.flush()
-            self._closing.wait(GAP)
+            now = time.monotonic()
+            left, before = min(left + (now - before) / GAP, AT_ONCE) - 1, now
+            if left < 0:
+                self._closing.wait(GAP)
         for output in outputs:
             output.flush()
             output.target.close()
