@@ -6,6 +6,16 @@ import psutil
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of single folders, which pytest takes from here only."""
+    parser.addoption(
+        "--against",
+        choices=("mlserve", "torchserve"),
+        default="mlserve",
+        help="what tests/compat runs against: torchserve is the real one, if it is on PATH",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_left() -> Iterator[None]:
     """Fail the run if a child of the test process is still there at its end."""

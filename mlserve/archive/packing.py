@@ -56,7 +56,7 @@ def pack(
     ``tgz`` or ``no-archive`` (a directory). Raises :class:`ArchiveError` for anything that is wrong with the input, for
     an output that is there already without ``force``, and for a file that changes meanwhile; then nothing is left.
     """
-    _check_name(model_name)
+    check_archive_name(model_name)
     check_version(version)
     if runtime not in RUNTIMES:
         raise ArchiveError(f"Runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
@@ -98,7 +98,7 @@ def pack_workflow(
     The arguments are torch-workflow-archiver's flags; ``handler`` is the Python file with the functions that are nodes
     of the graph. Raises as :func:`pack` does.
     """
-    _check_name(workflow_name)
+    check_archive_name(workflow_name)
     target = _target(Path(export_path or "."), workflow_name, "default", force, suffix=".war")
     plan = Plan(WORKFLOW_MANIFEST_PATH)
     workflow = {"workflowName": workflow_name, "specFile": plan.add_named("--spec-file", spec_file)}
@@ -124,7 +124,8 @@ def source_date_epoch(environ: Mapping[str, str]) -> int:
     return min(max(int(text), EARLIEST), LATEST)
 
 
-def _check_name(name: str) -> None:
+def check_archive_name(name: str) -> None:
+    """Raises :class:`ArchiveError` for a name that no model can have."""
     try:
         check_name(name)
     except InvalidInput as error:

@@ -6,7 +6,9 @@ import argparse
 import os
 from collections.abc import Sequence
 
-RUNTIMES = ("python", "python3", "LSP")
+from mlserve.compat.model_archiver.manifest_components.manifest import RuntimeType
+
+RUNTIMES = tuple(item.value for item in RuntimeType)
 FORMATS = ("tgz", "no-archive", "zip-store", "default")
 
 

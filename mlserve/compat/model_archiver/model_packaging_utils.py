@@ -18,12 +18,12 @@ from typing import Any
 
 from mlserve import __version__
 from mlserve.archive.manifest import MANIFEST_PATH
+from mlserve.archive.packing import check_archive_name
 from mlserve.archive.plan import Plan, extra_entries, locate_handler
 from mlserve.archive.writing import SUFFIXES, Content, replace_with, write_archive
 from mlserve.compat.model_archiver.model_archiver_config import ModelArchiverConfig
 from mlserve.compat.model_archiver.model_archiver_error import ModelArchiverError
-from mlserve.core.model import check_name
-from mlserve.errors import ArchiveError, InvalidInput
+from mlserve.errors import ArchiveError
 
 _FILES = {"serialized_file": "serializedFile", "model_file": "modelFile"}
 _LATER = {"requirements_file": "requirementsFile", "config_file": "configFile"}
@@ -36,8 +36,8 @@ class ModelExportUtils:
     def check_model_name_regex_or_exit(model_name: str) -> None:
         """Raises :class:`ModelArchiverError` for a name that no model can have."""
         try:
-            check_name(model_name)
-        except InvalidInput as error:
+            check_archive_name(model_name)
+        except ArchiveError as error:
             raise ModelArchiverError(error.message) from None
 
     @staticmethod

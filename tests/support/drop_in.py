@@ -1,0 +1,173 @@
+"""A server behind the ``torchserve`` command, ours or the real one, as the compatibility tests need it.
+
+The same settings file, archives and requests go to both; which one it is, only :func:`commands` knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlserve.cli.shims.install import install_shims
+from support.server import Reply
+
+OURS, THEIRS = "mlserve", "torchserve"
+APIS = ("inference", "management", "metrics")
+READY = 90.0  # seconds; a JVM beside a busy machine takes its time
+
+NOOP = """
+def handle(data, context):
+    return None if data is None else ["OK"] * len(data)
+"""
+CLASS = """
+class Handler:
+    def initialize(self, context):
+        self.context = context
+
+    def handle(self, data, context):
+        return ["OK"] * len(data)
+"""
+
+
+def commands(against: str, directory: Path) -> Path:
+    """The folder to put first on PATH. Skips where the real TorchServe is asked for and is not there."""
+    if against == OURS:
+        folder = directory / "bin"
+        install_shims(folder)
+        return folder
+    found = shutil.which("torchserve")
+    if found is None:
+        pytest.skip("torchserve is not on PATH")
+    return Path(found).parent
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def archive(
+    store: Path, name: str, source: str, *, version: str | None = "1.0", file: str = "", handler: str = "", **more: Any
+) -> Path:
+    """Write ``name.mar`` with one handler file; ``version`` None leaves the manifest out."""
+    path = store / (file or f"{name}.mar")
+    module = f"{name.replace('-', '_').replace('.', '_')}_handler.py"
+    model = {"modelName": name, "handler": handler or module, "modelVersion": version, **more.pop("model", {})}
+    manifest = {"createdOn": "01/01/2024 00:00:00", "runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    with zipfile.ZipFile(path, "w") as packed:
+        if version is not None:
+            packed.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        named = handler.partition(":")[0]
+        packed.writestr(named if named.endswith(".py") else module, source)
+        for member, text in more.items():
+            packed.writestr(member.replace("__", "."), text)
+    return path
+
+
+@dataclass
+class DropIn:
+    """A running server. ``ours`` tells which, for the cases in the table of differences."""
+
+    ours: bool
+    ports: dict[str, int]
+    store: Path
+    directory: Path
+    log: Path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        api: str = "inference",
+    ) -> Reply:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[api], timeout=60)
+        try:
+            connection.request(method, path, body.encode() if isinstance(body, str) else body, dict(headers or {}))
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, fields, response.read())
+        finally:
+            connection.close()
+
+    def manage(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> Reply:
+        """One request to the management API."""
+        return self.ask(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()}, "management")
+
+    def status(self, method: str, path: str) -> str:
+        """The status text of a management call that must succeed."""
+        reply = self.manage(method, path)
+        assert reply.status in (200, 202), reply
+        return str(reply.json()["status"])
+
+
+@contextlib.contextmanager
+def drop_in(
+    against: str, directory: Path, store: Path, settings: Mapping[str, Any] | None = None, *flags: str
+) -> Iterator[DropIn]:
+    """Start a server with ``settings`` as its config.properties, and end it, by force if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temp = directory / "tmp"
+    temp.mkdir(exist_ok=True)
+    folder = commands(against, directory)
+    numbers = free_ports(5)
+    ports = dict(zip((*APIS, "grpc_inference", "grpc_management"), numbers, strict=True))
+    lines = {f"{api}_address": f"http://127.0.0.1:{ports[api]}" for api in APIS}
+    lines |= {f"{api}_port": ports[api] for api in ("grpc_inference", "grpc_management")}
+    lines |= {"default_workers_per_model": 1, "number_of_gpu": 0, **(settings or {})}
+    config = directory / "config.properties"
+    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLSERVE_", "TS_"))}
+    env = {
+        **kept,
+        "PATH": os.pathsep.join((str(folder), str(Path(sys.executable).parent), kept["PATH"])),
+        "TMPDIR": str(temp),
+        "TEMP": str(temp),
+    }
+    log = directory / "server.log"
+    words = ["torchserve", "--start", "--foreground", "--ncs", "--model-store", str(store), "--ts-config", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*words, *flags], cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        _wait_ready(process, log)
+        yield DropIn(against == OURS, ports, store, directory, log)
+    finally:
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        subprocess.run(["torchserve", "--stop", "--foreground"], cwd=directory, env=env, check=False, timeout=90)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        for pid in family:
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(pid).kill()
+        process.wait()
+
+
+def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + READY
+    while b"Model server started." not in log.read_bytes():
+        if process.poll() is not None or time.monotonic() > until:
+            pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')}")
+        time.sleep(0.05)
