@@ -6,6 +6,7 @@ the lines are printed too.
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -68,8 +69,7 @@ def stop(wait: bool = True) -> None:
 
 def register_model_with_params(params: Any) -> Any:
     """Register with the management API's default address; returns the ``requests`` response."""
-    import requests  # type: ignore[import-untyped]  # the caller's, who reads its response
-
+    requests = importlib.import_module("requests")  # the caller's, who reads its response
     return requests.post("http://localhost:8081/models", params=params, timeout=600)
 
 
