@@ -6,9 +6,9 @@
     status, value = await actions.describe("m", "all")           # also unregister, set_default, list_models, readiness
 
 ``parameters`` holds what the client gave, as text or as values of the right type; what it did not give is not in it.
-``status`` is 200, or 202 where workers are still on their way. ``value`` is ``{"status": text}`` after a change, else
-the JSON of the REST answer; :func:`message` is the form that gRPC sends. Failures are raised as :class:`ServeError`,
-with TorchServe's texts where ``server.http_style`` is ``torchserve``.
+``status`` is 200, or 202 (206) where workers are still on their way. ``value`` is ``{"status": text}`` after a change,
+else the JSON of the REST answer; :func:`message` is the form that gRPC sends. Failures are raised as
+:class:`ServeError`, with TorchServe's texts where ``server.http_style`` is ``torchserve``.
 
 A change that was accepted is carried out to its end, whether or not the client waits for it: a client that gives up
 must not leave a model half registered.
@@ -98,8 +98,13 @@ class ManagementActions:
         except WorkerStartError as error:
             text = f"Failed to start workers for model {name} version: {version or 'null'}"
             raise self._start_failure(error, text) from error
-        workers = call.min_workers if self._lenient else result.workers  # TorchServe says what was asked for
-        return (200, status_json(scaled_text(name, version, workers))) if result.done else _PROCESSING
+        if not result.done:
+            return _PROCESSING
+        if not self._lenient:
+            return 200, status_json(scaled_text(name, version, result.workers))
+        if self._service.describe(name, version)[0].ready_workers < result.workers:
+            return 206, status_json("Workers scaling in progress...")  # some are started again, after a failure
+        return 200, status_json(scaled_text(name, version, call.min_workers))  # TorchServe says what was asked for
 
     async def unregister(self, name: str, version: str = "") -> Result:
         """Answer what a version has accepted, then remove it."""

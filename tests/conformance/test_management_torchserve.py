@@ -27,6 +27,7 @@ class FakeService:
         self.calls: list[tuple[Any, ...]] = []
         self.failure: Exception | None = None
         self.workers = [WorkerInfo(9000, "READY", pid=4711)]
+        self.scaled = 1
 
     async def register(self, url: str, overrides: dict[str, Any], **options: Any) -> Any:
         self.calls.append((url, overrides, options))
@@ -39,7 +40,7 @@ class FakeService:
         if self.failure:
             raise self.failure
         self.workers = self.workers[: options["max_workers"]]
-        return SimpleNamespace(key=ModelKey("m", "1.0"), workers=2, done=options.get("synchronous", False))
+        return SimpleNamespace(key=ModelKey("m", "1.0"), workers=self.scaled, done=options.get("synchronous", False))
 
     async def unregister(self, name: str, version: str = "") -> None:
         self.calls.append((name, version))
@@ -123,6 +124,13 @@ def test_lenient_json_is_not_understood() -> None:
 def test_negative_workers_have_another_status() -> None:
     failure = error(500, "IndexOutOfBoundsException", "Index -1 out of bounds for length 0")
     assert ask(FakeService(), "PUT", "/models/m?min_worker=-1") == failure
+
+
+def test_workers_that_are_started_again_count_as_there() -> None:
+    service = FakeService()
+    service.scaled = 2
+    answer = ask(service, "PUT", "/models/m?min_worker=2&synchronous=true")
+    assert answer == (206, {"status": "Workers scaling in progress..."})
 
 
 def test_scaled_text_counts_other_workers() -> None:
