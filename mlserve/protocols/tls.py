@@ -15,6 +15,8 @@ from mlserve.errors import SettingError
 from mlserve.settings.access import TlsSettings
 
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+# Python's own choice, whose security level (2) wants RSA keys of 2048 bits: level 1 wants 1024.
+_CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _JKS = b"\xfe\xed\xfe\xed"  # first bytes of Java's own format
 
 
@@ -22,6 +24,8 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     """For TLS 1.2 and later. Raises :class:`SettingError` for files that are missing or cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.weak_keys:
+        context.set_ciphers(f"{_CIPHERS}:@SECLEVEL=1")
     if tls.certificate_file or tls.private_key_file:
         _load_pem(context, tls)
     elif tls.keystore:

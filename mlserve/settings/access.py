@@ -19,6 +19,9 @@ class TlsSettings:
     keystore: str = option("", "Keystore file, instead of the two PEM files.", torchserve="keystore")
     keystore_pass: str = option("changeit", "Password of the keystore.", torchserve="keystore_pass")
     keystore_type: str = option("PKCS12", "Kind of the keystore.", torchserve="keystore_type")
+    weak_keys: bool = option(
+        False, "Take certificates that OpenSSL refuses by default, with RSA keys of 1024 bits for one."
+    )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "server.max_response_size": 6_553_500,
         "server.metrics_host": "127.0.0.1",
         "server.typed_form_fields": False,  # handlers get such fields as bytes
+        "tls.weak_keys": True,  # Java takes them
         "workers.retry_first_load": True,
     }
 }
