@@ -39,7 +39,9 @@ def find_route(raw_path: str, open_inference: bool = False) -> InferenceRoute | 
     segments = [unquote(segment) for segment in raw_path.split("/")[1:]]
     while segments and not segments[-1]:
         segments.pop()
-    if not segments or segments == ["api-description"]:
+    if not segments:
+        return InferenceRoute(API) if raw_path == "/" else None
+    if segments == ["api-description"]:
         return InferenceRoute(API)
     head = segments[0]
     if head in ("predictions", "explanations"):

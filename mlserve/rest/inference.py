@@ -283,7 +283,7 @@ class InferenceApi:
 
 def _only_get(request: web.Request) -> None:
     if request.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed("")
+        raise RouteNotFound(request.path)
 
 
 async def _end_stream(request: web.Request, stream: web.StreamResponse, job: Job) -> web.StreamResponse:

@@ -44,7 +44,7 @@ def test_each_path_leads_where_torchserves_does(path: str, route: InferenceRoute
     [
         "/predictions", "/predictions/", "/predictions//", "/nope", "/invocations/x", "/api-description/x", "/models",
         "/models/m", "/models/m/other", "/v1/models/m", "/v1/models/m:x", "/v2/models/m", "/v2/models/m/ready",
-        "/v2", "/v2/health/live", "/v2/models/m/versions/1", "/health", "/metrics", "/a/b/c/predict",
+        "//", "/v2", "/v2/health/live", "/v2/models/m/versions/1", "/health", "/metrics", "/a/b/c/predict",
     ],
 )  # fmt: skip
 def test_other_paths_are_no_inference(path: str) -> None:
