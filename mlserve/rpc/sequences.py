@@ -77,10 +77,10 @@ class SequenceStream:
                 await self._changed.wait()
         finally:
             reader.cancel()
-            for exchanges in self._sequences.values():
-                for exchange in exchanges:
-                    if exchange.job is not None:
-                        self._service.cancel(exchange.job)
+            left = [exchange.job for exchanges in self._sequences.values() for exchange in exchanges]
+            for job in left:  # cancelling answers, and so changes the sequences
+                if job is not None:
+                    self._service.cancel(job)
 
     def close(self) -> None:
         """Read no more; what has been accepted is answered."""
