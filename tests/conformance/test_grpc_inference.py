@@ -13,6 +13,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.grpc_client import JAVA, TIMEOUT, Stubs, ask, refusal, serving
 
+from mlserve.archive import pack
 from mlserve.rpc.generated.inference_pb2 import PredictionsRequest
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -173,7 +174,11 @@ def test_the_access_log_has_a_line_per_call(own: Stubs) -> None:
     refusal(lambda: own.predict("x", model="nope"))
     path = "org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
     own.server.wait_for(lambda: [line for line in access_lines(own) if path in line and 'HTTP/2.0" 5 0 ' in line])
-    assert [line for line in access_lines(own) if f'"gRPC {path} ' in line and 'HTTP/2.0" 0 ' in line and "127.0.0.1:" in line]
+    assert [
+        line
+        for line in access_lines(own)
+        if f'"gRPC {path} ' in line and 'HTTP/2.0" 0 ' in line and "127.0.0.1:" in line
+    ]
 
 
 def test_messages_beyond_the_limits_are_refused(own: Stubs) -> None:
@@ -197,3 +202,26 @@ def test_many_calls_at_once_are_all_answered_right(own: Stubs) -> None:
 def test_an_unknown_method_is_unimplemented(own: Stubs) -> None:
     call = own.channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Nope")
     assert refusal(lambda: call(b"", timeout=TIMEOUT))[0] == grpc.StatusCode.UNIMPLEMENTED.name
+
+
+def test_a_stateful_model_keeps_each_sequence_in_one_worker_and_in_order(tmp_path: Path) -> None:
+    config = tmp_path / "model-config.yaml"
+    config.write_text(
+        "minWorkers: 2\nmaxWorkers: 2\nbatchSize: 4\nsequenceBatching: true\nmaxNumSequence: 4\n"
+        "sequenceMaxIdleMSec: 60000\nmaxSequenceJobQueueSize: 10\n"
+    )
+    handler = HANDLERS / "modes.py"
+    pack(model_name="sums", version="1.0", handler=str(handler), config_file=str(config), export_path=tmp_path)
+    with serving(tmp_path / "server", "sums.mar", store=tmp_path) as stubs:
+        answers: dict[str, list[bytes]] = {}
+
+        def add(name: str) -> None:
+            requests = [ask(f"add {number}", model="sums", sequence_id=name) for number in (1, 2, 3)]
+            answers[name] = [one.prediction for one in stubs.sequence(*requests)]
+
+        threads = [threading.Thread(target=add, args=(f"seq_{number}",)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT)
+        assert answers == {f"seq_{number}": [b"1", b"3", b"6"] for number in range(3)}
