@@ -156,9 +156,14 @@ def drop_in(
         yield DropIn(against == OURS, ports, store, directory, log)
     finally:
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-        subprocess.run(["torchserve", "--stop", "--foreground"], cwd=directory, env=env, check=False, timeout=90)
+        # --stop waits for the end of the server, a child of this process, which therefore has to be reaped meanwhile
+        stopping = subprocess.Popen(["torchserve", "--stop", "--foreground"], cwd=directory, env=env)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
+            process.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            stopping.wait(30)
+        stopping.kill()
+        stopping.wait()
         for pid in family:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(pid).kill()
