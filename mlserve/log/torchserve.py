@@ -91,6 +91,11 @@ class TorchServeLogs:
         else:
             self.bare("ts_metrics", "TS_METRICS", text)
 
+    def flush_metrics(self) -> None:
+        """Have what handlers reported in its file now: who has an answer may look for what its request caused."""
+        if (own := self._files.get("model_metrics")) is not None:
+            own.flush_if_quick()
+
     def close(self) -> None:
         """Write what is left."""
         for writer in self._writers:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 GAP = 0.005  # s between two writes of a busy server: 200 times a second ...
 AT_ONCE = 20  # ... after so many without a pause
+SLOW = 0.001  # s
+FEW = 100  # lines
 MAX_PENDING = 100_000  # lines, about 16 MiB; beyond it they are dropped and counted
 
 
@@ -58,6 +60,8 @@ class Output:
         self.dropped = 0  # lines lost to a full disk, or to a reader that does not read
         self._wake = wake
         self._failed = False
+        self._slow = False  # the last write took long
+        self._writing = threading.Lock()
 
     def put(self, line: str) -> None:
         """Note one line."""
@@ -70,7 +74,27 @@ class Output:
             self._wake.set()
 
     def flush(self) -> None:
-        """Write what has gathered; called by the writer's thread only."""
+        """Write what has gathered, and wait until that is done."""
+        with self._writing:
+            started = time.monotonic()
+            self._flush()
+            self._slow = time.monotonic() - started > SLOW
+
+    def flush_if_quick(self) -> None:
+        """Write what has gathered, unless that may take long; for a thread that must not wait (7 us for ten lines).
+
+        A disk that turns slow makes it wait once: from then on its lines are the writer's, until it is quick again.
+        """
+        if self._slow or len(self.lines) > FEW or not self._writing.acquire(blocking=False):
+            return
+        try:
+            started = time.monotonic()
+            self._flush()
+            self._slow = time.monotonic() - started > SLOW
+        finally:
+            self._writing.release()
+
+    def _flush(self) -> None:
         count = len(self.lines)  # appends may go on meanwhile: only what was counted is taken out
         if not count:
             return

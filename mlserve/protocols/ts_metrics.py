@@ -83,7 +83,7 @@ class TorchServeMetrics:
     """See ``core.observing.Observer``.
 
     ``write(text, of_model)`` takes the lines of the modes ``log`` and ``legacy``; ``of_model`` tells a handler's report
-    from the server's own.
+    from the server's own. ``flush`` is called behind those of a batch, before its answers.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class TorchServeMetrics:
         auto_detect: bool = False,
         hostname: str,
         write: Callable[[str, bool], object],
+        flush: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
@@ -101,6 +102,7 @@ class TorchServeMetrics:
         self._mode = mode
         self._auto_detect = auto_detect
         self._write = write
+        self._flush = flush
         self._clock = clock
         self._server = {name: self._family(declared) for name, declared in config.server.items()}
         self._model = {name: self._family(declared) for name, declared in config.model.items()}
@@ -142,6 +144,8 @@ class TorchServeMetrics:
         ids = ",".join(job.request.request_id for job in batch.jobs)
         for record in report.metrics:
             self._report(spec, record, ids)
+        if report.metrics:
+            self._flush()
 
     def loaded(self, spec: ModelSpec, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
         """See ``Observer``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlserve.errors import SettingError
@@ -45,19 +44,20 @@ def make_torchserve_metrics(settings: MetricsSettings) -> TorchServeMetrics | No
     """None where ``metrics.families`` does not ask for them. Raises :class:`SettingError`."""
     if settings.families == "mlserve":
         return None
+    logs = open_logs()
     return TorchServeMetrics(
         read_metrics_config(settings.config),
         mode=settings.mode,
         auto_detect=settings.auto_detect,
         hostname=socket.gethostname(),
-        write=_writer(),
+        write=logs.metric if logs is not None else _to_the_log,
+        flush=logs.flush_metrics if logs is not None and settings.mode != "prometheus" else lambda: None,
     )
 
 
-def _writer() -> Callable[[str, bool], object]:
-    """Where lines go: TorchServe's files and console, or where there are none, the log."""
-    logs = open_logs()
-    return logs.metric if logs is not None else lambda text, of_model: log.info("%s", text)
+def _to_the_log(text: str, of_model: bool) -> None:
+    """Lines where there are neither TorchServe's files nor its console."""
+    log.info("%s", text)
 
 
 def declarations(metrics: TorchServeMetrics | None) -> tuple[MetricDeclaration, ...]:
