@@ -14,6 +14,7 @@ Exit codes: 0 asked or server gone, 3 handler failed to load, 4 protocol error, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import os
 import signal
@@ -132,11 +133,13 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
     return Runner(entry, context, request, rows, link, coroutines)
 
 
+def _greet(link: Link) -> None:
+    """Say HELLO, which is to be the first frame: before the reader can answer a PING."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    link.send_meta(Kind.HELLO, 0, Hello(os.getpid(), version, VERSION, int(os.environ.get("LOCAL_RANK", "0"))))
+
+
 def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) -> None:
-    hello = Hello(
-        os.getpid(), ".".join(map(str, sys.version_info[:3])), VERSION, int(os.environ.get("LOCAL_RANK", "0"))
-    )
-    link.send_meta(Kind.HELLO, 0, hello)
     first = reader.inbox.get()
     if isinstance(first, Stop):
         raise first
@@ -172,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arena = _attach(options.arena_fd, options.arena_size)
     replies = Replies(_attach(options.reply_arena_fd, options.reply_arena_size, owner=True))
     reader = Reader(link, replies)
+    with contextlib.suppress(OSError):  # the server is gone; the reader finds that out as well
+        _greet(link)
     reader.start()
     try:
         _serve(reader, link, arena, replies)
