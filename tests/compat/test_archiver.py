@@ -1,0 +1,178 @@
+"""``torch-model-archiver``: the archives that it writes, the files in them and its exit codes, row by row."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.drop_in import commands
+
+Archiver = Callable[..., "subprocess.CompletedProcess[str]"]
+BASE = ("--model-name", "model", "--version", "1.0", "--handler", "handler.py", "--export-path", "out")
+MODEL = ("--model-file", "net.py", "--serialized-file", "weights.pt")
+MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+@pytest.fixture
+def archiver(against: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Archiver:
+    """Run the command in a folder with a model's files; returns what it said."""
+    folder = commands(against, tmp_path_factory.mktemp("commands"))
+    temp = tmp_path_factory.mktemp("temp")
+    path = os.pathsep.join((str(folder), str(Path(sys.executable).parent), os.environ["PATH"]))
+    env = {**os.environ, "PATH": path, "TMPDIR": str(temp)}
+    for name in (
+        "handler.py",
+        "net.py",
+        "weights.pt",
+        "extra/a.txt",
+        "extra/sub/b.txt",
+        "labels.json",
+        "r.txt",
+        "c.yaml",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n")
+    (tmp_path / "out").mkdir()
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(folder / "torch-model-archiver"), *words],
+            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert not list(temp.glob("model*")), "the staging folder is left"
+        return done
+
+    return run
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """The files of an archive of any format, by their names in it."""
+    if path.is_dir():
+        return {str(one.relative_to(path)): one.read_bytes() for one in path.rglob("*") if one.is_file()}
+    if path.suffix == ".gz":
+        with tarfile.open(path) as packed:
+            files = [one for one in packed.getmembers() if one.isfile()]
+            return {one.name: packed.extractfile(one).read() for one in files}  # type: ignore[union-attr]
+    with zipfile.ZipFile(path) as packed:
+        return {name: packed.read(name) for name in packed.namelist() if not name.endswith("/")}
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "top"),
+    [
+        (("--archive-format", "default"), "model.mar", ""),
+        (("--archive-format", "zip-store"), "model.mar", ""),
+        (("--archive-format", "tgz"), "model.tar.gz", "model/"),
+        (("--archive-format", "no-archive"), "model", ""),
+    ],
+)
+def test_every_format_holds_the_same_files(
+    archiver: Archiver, tmp_path: Path, words: Sequence[str], file: str, top: str
+) -> None:
+    done = archiver(*BASE, *MODEL, "--extra-files", "labels.json,extra/a.txt", *words)
+    assert done.returncode == 0, done.stderr
+    packed = members(tmp_path / "out" / file)
+    names = ("handler.py", "net.py", "weights.pt", "labels.json", "a.txt", MANIFEST)
+    assert sorted(packed) == sorted(f"{top}{name}" for name in names)
+    assert packed[f"{top}weights.pt"] == b"# weights.pt\n"
+    if file.endswith(".mar"):
+        with zipfile.ZipFile(tmp_path / "out" / file) as opened:
+            stored = opened.getinfo("net.py").compress_type == zipfile.ZIP_STORED
+        assert stored == ("zip-store" in words)
+
+
+def test_the_manifest_names_what_was_given_and_nothing_else(archiver: Archiver, tmp_path: Path) -> None:
+    assert archiver(*BASE).returncode == 0
+    document = json.loads(members(tmp_path / "out" / "model.mar")[MANIFEST])
+    assert re.fullmatch(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d", document.pop("createdOn"))
+    assert {"runtime", "model", "archiverVersion"} <= set(document)
+    assert document["runtime"] == "python"
+    assert document["model"] == {"modelName": "model", "handler": "handler.py", "modelVersion": "1.0"}
+    more = ("--requirements-file", "r.txt", "--config-file", "c.yaml", "--runtime", "python3", "-f")
+    assert archiver(*BASE, *MODEL, *more).returncode == 0
+    document = json.loads(members(tmp_path / "out" / "model.mar")[MANIFEST])
+    assert document["runtime"] == "python3"
+    assert document["model"] == {
+        "modelName": "model",
+        "serializedFile": "weights.pt",
+        "handler": "handler.py",
+        "modelFile": "net.py",
+        "modelVersion": "1.0",
+        "requirementsFile": "r.txt",
+        "configFile": "c.yaml",
+    }
+
+
+@pytest.mark.parametrize(
+    ("handler", "copied", "shown"),
+    [
+        ("handler", True, "handler"),
+        ("handler:answer", True, "handler:answer"),
+        ("image_classifier", False, "image_classifier"),
+        ("text_classifier", False, "text_classifier"),
+        ("base_handler", False, "base_handler"),
+    ],
+)
+def test_a_handler_is_copied_unless_it_is_built_in(
+    archiver: Archiver, tmp_path: Path, handler: str, copied: bool, shown: str
+) -> None:
+    done = archiver(*BASE, *MODEL, "--handler", handler)
+    assert done.returncode == 0, done.stderr
+    packed = members(tmp_path / "out" / "model.mar")
+    assert ("handler.py" in packed) == copied
+    assert json.loads(packed[MANIFEST])["model"]["handler"] == shown
+
+
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [
+        ("labels.json,r.txt", {"labels.json", "r.txt"}),
+        ("extra", {"a.txt", "sub/b.txt"}),
+        ("*.json", {"labels.json"}),
+        ("*.none", set()),
+    ],
+)
+def test_extra_files_land_in_the_root(archiver: Archiver, tmp_path: Path, extra: str, names: set[str]) -> None:
+    done = archiver(*BASE, "--extra-files", extra)
+    assert done.returncode == 0, done.stderr
+    assert set(members(tmp_path / "out" / "model.mar")) == {"handler.py", MANIFEST, *names}
+
+
+@pytest.mark.parametrize("form", ["default", "no-archive"])
+def test_an_archive_that_is_there_is_replaced_by_force_only(archiver: Archiver, tmp_path: Path, form: str) -> None:
+    words = (*BASE, "--archive-format", form)
+    assert archiver(*words).returncode == 0
+    done = archiver(*words, *MODEL)
+    assert (done.returncode, "ModelArchiverError" in done.stderr, "-f" in done.stderr) == (1, True, True)
+    assert archiver(*words, *MODEL, "--force").returncode == 0
+    (file,) = (tmp_path / "out").iterdir()
+    assert any(name.endswith("net.py") for name in members(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((*BASE, "--extra-files", "missing.json"), 1, "FileNotFoundError"),
+        ((*BASE, "--serialized-file", "missing.pt"), 1, "FileNotFoundError"),
+        ((*BASE, "--handler", "missing"), 1, "FileNotFoundError"),
+        ((*BASE, "--export-path", "missing"), 1, "ModelArchiverError"),
+        ((*BASE, "--model-name", "a/b"), 1, "ModelArchiverError"),
+        ((*BASE, "--archive-format", "rar"), 2, "usage: torch-model-archiver"),
+        ((*BASE, "--runtime", "java"), 2, "usage: torch-model-archiver"),
+        ((), 2, "usage: torch-model-archiver"),
+    ],
+)
+def test_a_mistake_ends_with_its_exit_code(
+    archiver: Archiver, tmp_path: Path, words: Sequence[str], code: int, said: str
+) -> None:
+    done = archiver(*words)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert not list((tmp_path / "out").iterdir())
