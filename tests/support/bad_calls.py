@@ -39,7 +39,7 @@ def _registrations() -> Iterator[Case]:
         yield _call("POST", f"/models?url={quote(url)}", 400, 403, 404)
     for parameter in (
         "batch_size=0", "batch_size=-1", "max_batch_delay=-1", "response_timeout=0", "response_timeout=-5",
-        "startup_timeout=0", "initial_workers=100000", "runtime=LUA", "runtime=java", "s3_sse_kms=true",
+        "startup_timeout=0", "initial_workers=100000", "runtime=LUA", "runtime=java",
         "model_name=a/b", "model_name=" + "n" * 300, "model_name=%20", "model_name=-x", "model_name=%0a",
     ):  # fmt: skip
         yield _call("POST", f"/models?{parameter}&url=good.mar&initial_workers=1", 400)
