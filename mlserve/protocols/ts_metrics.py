@@ -17,10 +17,11 @@ from mlserve.core.messages import InferenceRequest, InferenceResponse
 from mlserve.core.metrics import MAX_SERIES, Histogram
 from mlserve.core.model import ModelSpec
 from mlserve.core.ports import BatchReport
-from mlserve.errors import ServeError
+from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.metrics_config import HOSTNAME, Declared, MetricsConfig
 
 log = logging.getLogger(__name__)
+jobs = logging.getLogger("org.pytorch.serve.wlm.ContinuousBatching")
 
 REQUESTS, LATENCY, QUEUED = (
     "ts_inference_requests_total",
@@ -124,8 +125,14 @@ class TorchServeMetrics:
         self.server(REQUESTS, (spec.key.name, request.version or "default", self.hostname), 1.0)
 
     def answered(self, job: Job, queue_seconds: float, total_seconds: float) -> None:
-        """See ``Observer``. Counts requests that a handler has answered, with whatever status."""
+        """See ``Observer``. Counts requests that a handler has answered, with whatever status.
+
+        Of a continuous batch TorchServe's log also tells which job's client has gone.
+        """
         if not isinstance(job.result, InferenceResponse):
+            gone = job.result is not None and job.result.kind is ErrorKind.CANCELLED
+            if gone and job.queue.spec.continuous_batching:
+                jobs.info("Connection to client got closed; Removing job: %s", job.request.request_id)
             return
         labels = (job.queue.spec.key.name, job.request.version or "default", self.hostname)
         self.server(LATENCY, labels, round(total_seconds * 1e6, 3))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlserve.log import MAX_PENDING_LINES, AccessLog, setup_logging
+from mlserve.log import LOGGERS, MAX_PENDING_LINES, AccessLog, setup_logging
 from mlserve.settings import LogSettings
 
 TIMED = SimpleNamespace(
@@ -16,7 +16,7 @@ TIMED = SimpleNamespace(
 @pytest.fixture
 def stderr(capsys):
     """A function that tells what went to standard error; the loggers are put back afterwards."""
-    saved = {name: logging.getLogger(name) for name in ("mlserve", "aiohttp", "asyncio", "grpc")}
+    saved = {name: logging.getLogger(name) for name in LOGGERS}
     state = {name: (list(one.handlers), one.level, one.propagate) for name, one in saved.items()}
     yield lambda: capsys.readouterr().err
     for name, (handlers, level, propagate) in state.items():
