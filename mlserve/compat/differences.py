@@ -54,6 +54,31 @@ DIFFERENCES: dict[str, Difference] = {
         "it gets GPU 0",
         "the counter there is raised before it is used",
     ),
+    "archiver-staging": Difference(
+        "a failed torch-model-archiver leaves its staging folder in the temporary directory",
+        "nothing is left",
+        "the copies can be gigabytes",
+    ),
+    "failed-register-stays": Difference(
+        "a model whose workers fail to start may stay listed",
+        "it is always removed again",
+        "the answer said that it was not registered",
+    ),
+    "stream-of-one": Difference(
+        "StreamPredictions on a handler that does not stream ends its worker",
+        "its answer is the stream's only piece",
+        "a call must not take a worker with it",
+    ),
+    "grpc-unary-of-stream": Difference(
+        "Predictions on a streaming handler never answers",
+        "it answers with the whole of the stream",
+        "a client cannot know how a handler answers",
+    ),
+    "handler-with-function": Difference(
+        "torch-model-archiver fails on `--handler file.py:function`",
+        "it packs the file and keeps the function",
+        "the server reads such handlers",
+    ),
     "metrics-on-stdout": Difference(
         "lines `[METRICS]...` that a handler prints become metrics",
         "they are log lines; context.metrics reports metrics",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.drop_in import commands
+from support.drop_in import OURS, commands
 
 Archiver = Callable[..., "subprocess.CompletedProcess[str]"]
 BASE = ("--model-name", "model", "--version", "1.0", "--handler", "handler.py", "--export-path", "out")
@@ -47,7 +47,8 @@ def archiver(against: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFact
             [str(folder / "torch-model-archiver"), *words],
             cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        assert not list(temp.glob("model*")), "the staging folder is left"
+        if against == OURS or not done.returncode:  # "archiver-staging" in the table of differences
+            assert not list(temp.glob("model*")), "the staging folder is left"
         return done
 
     return run
