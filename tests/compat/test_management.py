@@ -279,10 +279,9 @@ def test_a_customized_description_carries_what_the_handler_says(server: DropIn, 
 
 def test_the_list_comes_in_pages(server: DropIn, register: Callable[..., None]) -> None:
     server.manage("DELETE", "/models/large")  # "failed-register-stays" in the table of differences
-    names = [f"page{index}" for index in range(3)]
-    for name in reversed(names):
+    for name in ("page2", "page1", "page0"):
         register(name)
-    models = [{"modelName": name, "modelUrl": "noop.mar"} for name in names]
+    models = [{"modelName": f"page{index}", "modelUrl": "noop.mar"} for index in range(3)]
     for query in (
         "",
         "?limit=-1",
