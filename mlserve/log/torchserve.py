@@ -44,6 +44,7 @@ class TorchServeLogs:
         self._shared = tuple(shared)
         self._files = files
         self.console = console
+        self._millisecond, self._stamp = 0, ""
 
     def _writer(self, name: str) -> LineWriter:
         made = LineWriter(name)
@@ -76,7 +77,10 @@ class TorchServeLogs:
 
     def bare(self, kind: str, logger: str, text: str) -> None:
         """One line of ``access_log``, ``ts_metrics`` or ``model_metrics``."""
-        stamp = local_stamp(int(time.time() * 1000))
+        now = int(time.time() * 1000)
+        if now != self._millisecond:
+            self._millisecond, self._stamp = now, local_stamp(now)
+        stamp = self._stamp
         if (own := self._files.get(kind)) is not None:
             own.put(f"{stamp} - {text}\n")
         if self._shared:

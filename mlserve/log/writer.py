@@ -60,6 +60,7 @@ class Output:
         self.dropped = 0  # lines lost to a full disk, or to a reader that does not read
         self._wake = wake
         self._failed = False
+        self._reported = 0  # of the dropped ones
         self._slow = False  # the last write took long
         self._writing = threading.Lock()
 
@@ -103,10 +104,13 @@ class Output:
         try:
             self.target.write(data)
             self._failed = False
+            if self.dropped > self._reported:  # lines came faster than they could be written
+                log.error("%s: %d lines lost so far", self.target.name, self.dropped)
+                self._reported = self.dropped
         except OSError as error:
             self.dropped += count
             if not self._failed:  # once: the report is a line for a file as well
-                self._failed = True
+                self._failed, self._reported = True, self.dropped
                 log.error("Cannot write %s: %s (%d lines lost)", self.target.name, error, self.dropped)
 
 

@@ -6,6 +6,7 @@ the type, unit and dimension names that are declared there, whatever the handler
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import uuid
@@ -220,9 +221,12 @@ _BY_HUNDREDS = {2: "Requests2XX", 4: "Requests4XX", 5: "Requests5XX"}
 
 def line(declared: Declared, labels: tuple[str, ...], value: float, now: float, request: str | None) -> str:
     """``Name.Unit:value|#Level:Host|#hostname:h,timestamp:1``; with ``requestID`` for what a handler reported."""
+    who = "" if request is None else f",requestID:{request}"
+    return f"{declared.name}.{declared.unit}:{float(value)!r}|#{_labelled(declared, labels)}{who},timestamp:{int(now)}"
+
+
+@functools.lru_cache(4 * MAX_SERIES)  # putting it together took half of a line's time, and it hardly ever changes
+def _labelled(declared: Declared, labels: tuple[str, ...]) -> str:
     dimensions = ",".join([f"{name}:{text}" for name, text in zip(declared.labels[:-1], labels[:-1], strict=False)])
-    who = f"#hostname:{labels[-1]}"
-    if request is not None:
-        dimensions = dimensions.replace("\n", "\\n")  # a handler may have put what a client sent into it
-        who += f",requestID:{request}"
-    return f"{declared.name}.{declared.unit}:{float(value)!r}|#{dimensions}|{who},timestamp:{int(now)}"
+    dimensions = dimensions.replace("\n", "\\n")  # a handler may have put what a client sent into it
+    return f"{dimensions}|#hostname:{labels[-1]}"

@@ -169,6 +169,18 @@ def test_reader_that_does_not_read_holds_up_whoever_logs():
     assert target.written.decode().split() == [str(number) for number in range(1000)]
 
 
+def test_lines_that_were_not_taken_are_lost_without_a_word(caplog, monkeypatch):
+    monkeypatch.setattr("mlserve.log.writer.MAX_PENDING", 10)
+    target, writer = Stuck(), LineWriter("test")
+    output = writer.output(target)
+    for number in range(100):
+        output.put(f"{number}\n")
+    target.go.set()
+    writer.close(20)
+    assert output.dropped >= 80
+    assert f"stuck: {output.dropped} lines lost so far" in caplog.text
+
+
 def test_full_disk_is_not_reported_or_once_per_line(caplog):
     class Full(Stuck):
         def write(self, data):
