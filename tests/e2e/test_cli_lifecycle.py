@@ -151,7 +151,6 @@ def test_unpacked_directory_archive_and_plain_handler_are_all_models(tmp_path):
         (["--models", "missing.mar"], "missing.mar"),
         (["--config=missing.toml"], "missing.toml"),
         (["--host=0.0.0.0"], "--insecure"),
-        (["--inference-port=7300", "--management-port=7300"], "7300"),
         (["--model-store=nowhere"], "nowhere"),
     ],
 )
