@@ -65,8 +65,10 @@ def warm_up(running: Sequence[Server], rows: Sequence[Row], requests: dict[str, 
             wrk.run(server.url, request, connections=row.connections, seconds=factor * seconds, checked=True)
 
 
-def run_round(number: int, running: Sequence[Server], rows: Sequence[Row], requests: dict, plan: Plan) -> None:
-    """One round: every row on every server in turn, then the bare loop."""
+def run_round(
+    number: int, running: Sequence[Server], rows: Sequence[Row], requests: dict, plan: Plan, *, loop: bool
+) -> None:
+    """One round: every row on every server in turn, then, with ``loop``, the bare loop."""
     order = list(running) if number % 2 == 0 else list(reversed(running))
     for row in rows:
         seconds = plan.noop if row.model == "noop" else plan.classify
@@ -78,6 +80,8 @@ def run_round(number: int, running: Sequence[Server], rows: Sequence[Row], reque
                 f"p50 {load.p50_ms:8.2f} ms  p99 {load.p99_ms:8.2f} ms",
                 flush=True,
             )
+    if not loop:
+        return
     request = requests["classify"]
     archive = SCRATCH / "model_store" / "classify.mar"
     rate = measure(sys.executable, archive, request.body, batch=BATCH, seconds=plan.classify, expect=request.expect)
@@ -95,22 +99,23 @@ def foreign_load() -> float:
     return busy
 
 
-def compare(names: Sequence[str], plan: Plan) -> list[Row]:
+def compare(names: Sequence[str], plan: Plan, *, drop_in: bool = False) -> list[Row]:
     """Prepare, start the servers, run the rounds, stop the servers; returns the filled rows."""
     wrk.find_wrk()
     SCRATCH.mkdir(exist_ok=True)
     mlserve = str(Path(sys.executable).parent / "mlserve")
     archiver = [mlserve, "archive"]
-    if "torchserve" in names:
+    if drop_in or "torchserve" in names:
         venv = servers.install_torchserve(SCRATCH, sys.executable)
-    if "mlserve" not in names:
+    if drop_in or "mlserve" not in names:
         archiver = [str(venv / "bin" / "torch-model-archiver")]
-    requests = models.prepare(SCRATCH, archiver)
+    requests = models.prepare(SCRATCH, archiver, drop_in=drop_in)
     rows, running = loads(), []
     with ExitStack() as stack:
         for name in names:
             if name == "mlserve":
-                server = servers.start_mlserve(SCRATCH, [mlserve])
+                start = servers.start_drop_in if drop_in else servers.start_mlserve
+                server = start(SCRATCH, [mlserve])
             else:
                 server = servers.start_torchserve(SCRATCH, venv)
             stack.callback(server.stop)
@@ -119,7 +124,7 @@ def compare(names: Sequence[str], plan: Plan) -> list[Row]:
             server.wait_ready(requests["classify"].body.read_bytes())
         warm_up(running, rows, requests, plan.warm_up)
         for number in range(plan.rounds):
-            run_round(number, running, rows, requests, plan)
+            run_round(number, running, rows, requests, plan, loop=not drop_in)
     return rows
 
 
@@ -130,7 +135,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help=f"rounds (default {FULL.rounds})")
     parser.add_argument("--only", choices=("mlserve", "torchserve"), help="measure one server alone")
     parser.add_argument("--update-readme", action="store_true", help="put the table into README.md")
+    parser.add_argument(
+        "--drop-in", action="store_true", help="both servers with one config.properties and TorchServe's own archives"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.drop_in and arguments.update_readme:
+        parser.error("--update-readme takes the table of a run without --drop-in")
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = Plan(arguments.rounds, plan.noop, plan.classify, plan.warm_up)
@@ -138,13 +148,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"about {plan.total(len(names)):.0f} s of load on {', '.join(names)}", flush=True)
 
     started, busy = time.monotonic(), foreign_load()
-    rows = compare(names, plan)
+    rows = compare(names, plan, drop_in=arguments.drop_in)
     titles = {"mlserve": "mlserve", "torchserve": "TorchServe"}
     command = " ".join(["scripts/bench torchserve", *(argv if argv is not None else sys.argv[1:])])
     command = command.replace(" --update-readme", "")
     text = report.markdown(rows, [titles[name] for name in names], command, plan.rounds, commit())
+    name = "drop-in" if arguments.drop_in else "torchserve"
     text += f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
-    print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {report.write(rows, text, RESULTS)}")
+    print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {report.write(rows, text, RESULTS, name)}")
     if arguments.update_readme:
         report.update_readme(README, text)
 

@@ -17,11 +17,12 @@ CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 8\nmaxBatchDelay: {delay}\nre
 DELAY_MS = {"noop": 5, "classify": 5}
 
 
-def prepare(scratch: Path, archiver: list[str]) -> dict[str, Request]:
+def prepare(scratch: Path, archiver: list[str], *, drop_in: bool = False) -> dict[str, Request]:
     """Make the archives in ``scratch/model_store`` and the bodies to send; returns the request of each model.
 
     ``archiver`` is the command that packs them: ``mlserve archive`` or ``torch-model-archiver``, which take the same
-    flags. Files that exist already are made anew only when missing (the traced model) or cheap (everything else).
+    flags. ``drop_in`` takes the handler that is written on TorchServe's BaseHandler. Files that exist already are made
+    anew only when missing (the traced model) or cheap (everything else).
     """
     store = scratch / "model_store"
     store.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,7 @@ def prepare(scratch: Path, archiver: list[str]) -> dict[str, Request]:
     if not traced.exists():
         trace(traced)
     pack(archiver, store, "noop", HANDLERS / "noop.py", None)
-    pack(archiver, store, "classify", HANDLERS / "classify.py", traced)
+    pack(archiver, store, "classify", HANDLERS / ("ts_classify.py" if drop_in else "classify.py"), traced)
     text, photo = scratch / "hello.txt", scratch / "cat.jpg"
     text.write_bytes(b"hello")
     write_photo(photo)

@@ -60,10 +60,9 @@ def ratios(row: Row, value: Callable[[Load], float], ours: str, theirs: str) -> 
 
 def table(rows: Sequence[Row], servers: Sequence[str]) -> str:
     """The Markdown table: a line per load and server, with the ratios to the second server and to the bare loop."""
-    lines = [
-        "| load | server | answers/s | median ms | p99 ms | rate / TorchServe | median / TorchServe | rate / loop |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    looped = any(row.inprocess for row in rows)
+    head = "| load | server | answers/s | median ms | p99 ms | rate / TorchServe | median / TorchServe |"
+    lines = [head + " rate / loop |" * looped, "| --- | --- |" + " ---: |" * (5 + looped)]
     for row in rows:
         for server in servers:
             rate, p50, p99 = (row.median(server, value) for value in (rate_of, p50_of, p99_of))
@@ -74,7 +73,7 @@ def table(rows: Sequence[Row], servers: Sequence[str]) -> str:
             else:
                 line += "| 1 | 1 " if len(servers) > 1 else "| – | – "
             loop = [load.rate / own for load, own in zip(row.loads[server], row.inprocess, strict=False)]
-            lines.append(line + f"| {spread(loop) if loop else '–'} |")
+            lines.append(line + f"| {spread(loop) if loop else '–'} |" if looped else line + "|")
         if row.inprocess:
             lines.append(f"| {row.title} | in-process loop | {statistics.median(row.inprocess):,.1f} | | | | | 1 |")
     return "\n".join(lines)
@@ -97,21 +96,22 @@ def p99_of(load: Load) -> float:
 
 def markdown(rows: Sequence[Row], servers: Sequence[str], command: str, rounds: int, commit: str) -> str:
     """The whole section: table, then how it was measured and where."""
+    loop = "The loop is the same handler on batches of 8 in one process, no server."
     return (
         f"{table(rows, servers)}\n\n"
         f"`{command}` at `{commit}`: medians over {rounds} interleaved rounds, least and most round in brackets. One "
         "worker, batch size 8, batch delay 5 ms, the same archives; both servers with their default logging. Before "
-        "the timed runs every row is run once on every server with each answer compared to the right one. The loop is "
-        f"the same handler on batches of 8 in one process, no server.\n\nMachine: {machine()}.\n"
+        "the timed runs every row is run once on every server with each answer compared to the right one. "
+        f"{loop if any(row.inprocess for row in rows) else ''}\n\nMachine: {machine()}.\n"
     )
 
 
-def write(rows: Sequence[Row], text: str, folder: Path) -> Path:
-    """``torchserve.json`` and ``torchserve.md`` in ``folder``; returns the latter."""
+def write(rows: Sequence[Row], text: str, folder: Path, name: str) -> Path:
+    """``name.json`` and ``name.md`` in ``folder``; returns the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-    (folder / "torchserve.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    target = folder / "torchserve.md"
+    (folder / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    target = folder / f"{name}.md"
     target.write_text(text, encoding="utf-8")
     return target
 

@@ -95,12 +95,8 @@ def install_torchserve(scratch: Path, python: str) -> Path:
     return venv
 
 
-def start_torchserve(scratch: Path, venv: Path) -> Server:
-    """TorchServe in the foreground of a child process, temporary files and logs under ``scratch``."""
-    run_dir = scratch / "run-torchserve"
-    for folder in ("tmp", "logs"):
-        (run_dir / folder).mkdir(parents=True, exist_ok=True)
-    (run_dir / "tmp" / ".model_server.pid").unlink(missing_ok=True)
+def write_config(scratch: Path, run_dir: Path) -> tuple[Path, int]:
+    """The config.properties of either server, the same but for its free ports; returns it and the inference port."""
     inference, management, metrics, grpc_inference, grpc_management, worker = free_ports(6)
     config = run_dir / "config.properties"
     config.write_text(
@@ -112,9 +108,35 @@ def start_torchserve(scratch: Path, venv: Path) -> Server:
         "disable_token_authorization=true\nenable_model_api=true\ndisable_system_metrics=true\n"
         "default_workers_per_model=1\nmodel_store=" + str(scratch / "model_store") + "\n"
     )
+    return config, inference
+
+
+def folders(run_dir: Path) -> dict[str, str]:
+    """The variables by which either server puts its temporary files and logs into ``run_dir``."""
+    for folder in ("tmp", "logs"):
+        (run_dir / folder).mkdir(parents=True, exist_ok=True)
+    found = {name: str(run_dir / "tmp") for name in ("TMPDIR", "TEMP")}
+    return found | {name: str(run_dir / "logs") for name in ("LOG_LOCATION", "METRICS_LOCATION")}
+
+
+def start_drop_in(scratch: Path, command: list[str]) -> Server:
+    """mlserve with the settings file, the archives and the environment that TorchServe gets."""
+    run_dir = scratch / "run-drop-in"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config, inference = write_config(scratch, run_dir)
+    command = [*command, "start", "--ts-config", str(config), "--no-snapshots"]
+    command += ["--models", *(f"{model}={model}.mar" for model in MODELS)]
+    return launch("mlserve", inference, command, run_dir, {**os.environ, **folders(run_dir)})
+
+
+def start_torchserve(scratch: Path, venv: Path) -> Server:
+    """TorchServe in the foreground of a child process, temporary files and logs under ``scratch``."""
+    run_dir = scratch / "run-torchserve"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "tmp" / ".model_server.pid").unlink(missing_ok=True)
+    config, inference = write_config(scratch, run_dir)
     env = {**os.environ, "PATH": f"{venv / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(venv)}
-    env |= {name: str(run_dir / "tmp") for name in ("TMPDIR", "TEMP")}
-    env |= {name: str(run_dir / "logs") for name in ("LOG_LOCATION", "METRICS_LOCATION")}
+    env |= folders(run_dir)
     command = [venv / "bin" / "torchserve", "--start", "--foreground", "--ncs", "--ts-config", str(config)]
     command += ["--models", *(f"{model}={model}.mar" for model in MODELS)]
     return launch("TorchServe", inference, command, run_dir, env)
