@@ -121,6 +121,18 @@ def test_a_script_archives_starts_asks_and_stops_with_torchserves_words(scripts:
     assert not pid_file.exists()
 
 
+def test_a_parent_that_reaps_no_children_does_not_hold_up_the_stop(scripts: Scripts) -> None:
+    words = ("torchserve", "--foreground", "--ncs", "--ts-config", str(scripts.config), "--model-store", ".")
+    with (scripts.root / "server.out").open("w") as output:
+        server = subprocess.Popen(words, cwd=scripts.root, env=scripts.env, stdout=output, stderr=output)
+    scripts.last = scripts.root / "server.out"
+    scripts.wait_for("Model server started.")
+    stopped = scripts.call("torchserve", "--stop", "--foreground")  # within the 60 s that this call may take
+    assert (stopped.returncode, stopped.stdout) == (0, "")
+    assert psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE
+    assert server.wait(5) == 0
+
+
 def test_what_the_launcher_refuses_it_names_and_starts_nothing(scripts: Scripts) -> None:
     for words, says in (
         ((), "Missing mandatory parameter --model-store"),

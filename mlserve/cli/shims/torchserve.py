@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,9 +129,7 @@ def _stop(running: psutil.Process | None, pid_file: PidFile, *, wait: bool) -> i
         running.terminate()
         Path("key_file.json").unlink(missing_ok=True)
         if wait:
-            try:
-                running.wait(timeout=STOP_WAIT)
-            except psutil.TimeoutExpired:
+            if not _ended(running, STOP_WAIT):
                 print("Stopping TorchServe took too long.")
         else:
             print("TorchServe has stopped.")
@@ -138,6 +137,17 @@ def _stop(running: psutil.Process | None, pid_file: PidFile, *, wait: bool) -> i
         print("TorchServe already stopped.")
     pid_file.path.unlink(missing_ok=True)
     return 0
+
+
+def _ended(process: psutil.Process, timeout: float) -> bool:
+    """Wait for the end, which a parent that never reaps its children (a container's first process) does not hold up."""
+    deadline = time.monotonic() + timeout
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+    return True
 
 
 def _problem(options: argparse.Namespace) -> str | None:
