@@ -124,19 +124,20 @@ def version_event(ready: int, wanted: int) -> VersionEvent:
 
 
 class Backoff:
-    """Waits of 0, 1, 1, 2, 3, 5, 8 ... seconds, at most ``cap``, between tries.
+    """Waits of ``first``, then 1 second, then the sum of the last two, at most ``cap``, between tries.
 
     ``window`` seconds after the first failure of a series there are no more tries. ``healthy_after`` seconds of being
     ready end a series: the next failure is a first one again.
     """
 
-    def __init__(self, window: float, *, cap: float = 60.0, healthy_after: float = 60.0) -> None:
+    def __init__(self, window: float, *, first: float = 0.0, cap: float = 60.0, healthy_after: float = 60.0) -> None:
         self._window = window
+        self._begin = (first, 1.0)
         self._cap = cap
         self._healthy_after = healthy_after
         self._ready_since: float | None = None
         self._first_failure: float | None = None
-        self._delays = (0.0, 1.0)
+        self._delays = self._begin
 
     def ready(self, now: float) -> None:
         """The worker became ready at ``now``."""
@@ -145,7 +146,7 @@ class Backoff:
     def failed(self, now: float) -> float | None:
         """The worker died at ``now``: seconds to wait before the next try, or None to give up."""
         if self._ready_since is not None and now - self._ready_since >= self._healthy_after:
-            self._first_failure, self._delays = None, (0.0, 1.0)
+            self._first_failure, self._delays = None, self._begin
         self._ready_since = None
         if self._first_failure is None:
             self._first_failure = now

@@ -23,6 +23,9 @@ class WorkersSettings:
     retry_first_load: bool = option(
         False, "Start a worker again, for `max_retry_timeout`, although it has never loaded its model."
     )
+    first_retry_wait: float = option(
+        0.0, "How long a worker that died stays down before it is started again the first time.", low=0, unit="s"
+    )
     install_requirements: bool = option(
         False,
         "Install a model's requirements file when the model is loaded.",

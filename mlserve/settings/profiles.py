@@ -48,6 +48,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "server.metrics_host": "127.0.0.1",
         "server.typed_form_fields": False,  # handlers get such fields as bytes
         "tls.weak_keys": True,  # Java takes them
+        "workers.first_retry_wait": 1.0,
         "workers.retry_first_load": True,
     }
 }

@@ -19,6 +19,10 @@ def test_waits_grow_and_are_capped():
     assert _delays(Backoff(1e9), 13) == [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 60, 60]
 
 
+def test_the_first_wait_is_the_settings_and_the_others_grow_from_it():
+    assert _delays(Backoff(1e9, first=1.0), 7) == [1, 1, 2, 3, 5, 8, 13]
+
+
 def test_a_worker_that_was_ready_for_a_minute_begins_anew():
     backoff = Backoff(1e9)
     assert _delays(backoff, 5) == [0, 1, 1, 2, 3]

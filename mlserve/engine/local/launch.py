@@ -54,6 +54,7 @@ class LoadOptions:
     cpu_launcher: bool = False
     cpu_launcher_args: str = ""
     retry_first_load: bool = False  # start a worker again that could not load the model the first time
+    first_retry_wait: float = 0.0  # seconds between a worker's death and its next start
     metrics: tuple[MetricDeclaration, ...] = ()  # that handlers find declared
     log_format: str = "text"
     log_directory: str = ""  # where torchrun writes its own logs; empty = nowhere
@@ -79,6 +80,7 @@ def load_options(settings: Settings) -> LoadOptions:
         cpu_launcher=settings.workers.cpu_launcher,
         cpu_launcher_args=settings.workers.cpu_launcher_args,
         retry_first_load=settings.workers.retry_first_load,
+        first_retry_wait=settings.workers.first_retry_wait,
         log_format=settings.log.format,
         log_directory=settings.log.directory,
     )

@@ -71,7 +71,7 @@ class Worker:
         self._spec = shared.spec
         self._log = WorkerLog(str(shared.spec.key), worker_id)
         self._report = report_for(shared.options.log_format)(shared.spec.key, worker_id)
-        self._backoff = Backoff(shared.spec.max_retry_timeout)
+        self._backoff = Backoff(shared.spec.max_retry_timeout, first=shared.options.first_retry_wait)
         self._process: WorkerProcess | None = None
         self._link: WorkerLink | None = None
         self._watch: LinkWatch | None = None
