@@ -1,11 +1,13 @@
 """A TorchServe ``config.properties`` on the settings tree."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mlserve.errors import SettingError
-from mlserve.settings import Settings, load_settings
+from mlserve.settings import Settings, all_options, load_settings
+from mlserve.settings.torchserve import SWITCHES
 
 KNOWN_TO_TORCHSERVE = """
 inference_address management_address metrics_address grpc_inference_address grpc_management_address
@@ -23,9 +25,11 @@ cors_allowed_methods cors_allowed_headers cpu_launcher_enable cpu_launcher_args 
 async_logging debug initial_worker_port initial_distribution_port vmargs plugins_path prefer_direct_buffer use_native_io
 io_ratio cpp_log_config enable_envvars_config
 """
+FLAGS = {item.torchserve for item in all_options() if item.kind == "bool"}
+FLAGS |= {"disable_system_metrics", "disable_token_authorization", "debug", "enable_grpc_ssl", *SWITCHES}
 VALUES = {
     **dict.fromkeys(("inference_address", "management_address", "metrics_address"), "http://127.0.0.1:1"),
-    "models": "{}",
+    "models": '{"m": {"1.0": {"batchSize": 3}}}',
     "model_snapshot": '{"models": {}}',
     "service_envelope": "json",
     "metrics_mode": "log",
@@ -43,10 +47,29 @@ def refused(*entries: tuple[str, str]) -> str:
     return str(caught.value)
 
 
+# Keys that set no field of their own: what shows that they are read.
+READ = {
+    "models": lambda settings: settings.model == {"m:1.0": {"batch_size": 3}},
+    "model_snapshot": lambda settings: settings.model_snapshot == {"models": {}},
+    "enable_envvars_config": lambda settings: settings.defaults.job_queue_size == 7,
+    "use_env_allowed_urls": lambda settings: settings.models.allowed_urls == ("https://only/.*",),
+}
+
+
 @pytest.mark.parametrize("key", KNOWN_TO_TORCHSERVE.split())
-def test_no_key_of_torchserve_is_called_unknown(key):
-    settings = from_properties((key, VALUES.get(key, "1")))
-    assert not any("is not a setting" in note for note in settings.notes)
+def test_every_key_of_torchserve_is_honoured_or_reported_as_ignored_with_its_reason(key):
+    entries = [(key, VALUES.get(key, "true" if key in FLAGS else "1"), 1), ("enable_envvars_config", "true", 2)]
+    environ = {"TS_JOB_QUEUE_SIZE": "7", "TS_ALLOWED_URLS": "https://only/.*"}
+    settings = load_settings(
+        config_file=Path("config.properties"),
+        properties=entries[: 1 if key == "enable_envvars_config" else 2],
+        environ=environ if key in READ else {},
+    )
+    honoured = READ[key](settings) if key in READ else "config.properties:1" in settings.sources.values()
+    ignored = any(
+        re.fullmatch(rf"config\.properties:1: {key} is accepted and ignored: .+", note) for note in settings.notes
+    )
+    assert honoured != ignored, settings.notes
 
 
 @pytest.mark.parametrize(
