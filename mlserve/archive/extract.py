@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 from mlserve.archive.manifest import checksums_of, read_manifest
-from mlserve.archive.reading import DEFAULT_LIMITS, Limits, Reader, open_archive, top_directory
+from mlserve.archive.opening import open_archive, top_directory
+from mlserve.archive.reading import DEFAULT_LIMITS, Limits, Reader
 from mlserve.errors import ArchiveError, ErrorKind, ServeError
 
 

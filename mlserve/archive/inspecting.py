@@ -16,8 +16,9 @@ from mlserve.archive.manifest import (
     split_handler,
 )
 from mlserve.archive.names import check_member_name
+from mlserve.archive.opening import open_archive, top_directory
 from mlserve.archive.plan import is_built_in
-from mlserve.archive.reading import DEFAULT_LIMITS, Limits, Member, Reader, open_archive, top_directory
+from mlserve.archive.reading import DEFAULT_LIMITS, Limits, Member, Reader
 from mlserve.archive.yamlfile import MAX_CONFIG_BYTES, parse_config
 from mlserve.errors import ArchiveError
 

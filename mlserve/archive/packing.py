@@ -26,6 +26,15 @@ from mlserve.errors import ArchiveError, InvalidInput
 
 CHUNK = 1 << 20
 WORKFLOW_MANIFEST_PATH = "WAR-INF/MANIFEST.json"
+_MODEL_KEYS = (  # in the order of torch-model-archiver's manifest
+    "modelName",
+    "serializedFile",
+    "handler",
+    "modelFile",
+    "modelVersion",
+    "requirementsFile",
+    "configFile",
+)
 EARLIEST = 315532800  # 1980-01-01T00:00:00Z
 LATEST = 4354819198  # 2107-12-31T23:59:58Z, the last a zip file can hold
 
@@ -49,36 +58,43 @@ def pack(
     requirements_file: PathLike | None = None,
     config_file: PathLike | None = None,
     progress: Progress | None = None,
+    last_wins: bool = False,
+    archiver_version: str = mlserve.__version__,
 ) -> Path:
     """Pack a model and return the path of the archive, ``export_path/model_name`` + ``.mar``, ``.tar.gz`` or nothing.
 
     The arguments are torch-model-archiver's flags. ``archive_format`` is ``default`` (deflated zip), ``zip-store``,
     ``tgz`` or ``no-archive`` (a directory). Raises :class:`ArchiveError` for anything that is wrong with the input, for
     an output that is there already without ``force``, and for a file that changes meanwhile; then nothing is left.
+    ``last_wins``: two sources for one place in the archive are a warning, and the later one is packed, in
+    torch-model-archiver's order: model, weights, handler, extra files, requirements, configuration.
     """
     check_archive_name(model_name)
     check_version(version)
     if runtime not in RUNTIMES:
         raise ArchiveError(f"Runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
     target = _target(Path(export_path or "."), model_name, archive_format, force)
-    plan, model = Plan(), {"modelName": model_name}
+    plan = Plan(last_wins=last_wins)
+    found: dict[str, str] = {}
+    if model_file is not None:
+        found["modelFile"] = plan.add_named("--model-file", model_file)
     if serialized_file is not None:
-        model["serializedFile"] = plan.add_named("--serialized-file", serialized_file)
-    model["handler"], handler_file = locate_handler(handler, runtime)
+        found["serializedFile"] = plan.add_named("--serialized-file", serialized_file)
+    found["handler"], handler_file = locate_handler(handler, runtime)
     if handler_file is not None:
         plan.add(handler_file.name, handler_file)
-    if model_file is not None:
-        model["modelFile"] = plan.add_named("--model-file", model_file)
-    model["modelVersion"] = version
-    if requirements_file is not None:
-        model["requirementsFile"] = plan.add_named("--requirements-file", requirements_file)
-    if config_file is not None:
-        model["configFile"] = plan.add_named("--config-file", config_file)
     for entry in extra_entries(extra_files):
         plan.add_extra(entry, skip=target.absolute())
+    if requirements_file is not None:
+        found["requirementsFile"] = plan.add_named("--requirements-file", requirements_file)
+    if config_file is not None:
+        found["configFile"] = plan.add_named("--config-file", config_file)
+    found |= {"modelName": model_name, "modelVersion": version}
+    model = {key: found[key] for key in _MODEL_KEYS if key in found}
     epoch = source_date_epoch(os.environ)
     try:
-        _write(target, plan, {"runtime": runtime, "model": model}, epoch, archive_format, force, progress)
+        head = {"runtime": runtime, "model": model, "archiverVersion": archiver_version}
+        _write(target, plan, head, epoch, archive_format, force, progress)
     except OSError as error:
         raise ArchiveError(f"Cannot write {target}: {error.strerror or error}") from error
     return target
@@ -92,6 +108,7 @@ def pack_workflow(
     extra_files: str | Iterable[PathLike] | None = None,
     export_path: PathLike | None = None,
     force: bool = False,
+    archiver_version: str = mlserve.__version__,
 ) -> Path:
     """Pack a workflow and return the path of the archive, ``export_path/workflow_name.war`` (a deflated zip).
 
@@ -108,7 +125,8 @@ def pack_workflow(
         plan.add_extra(entry, skip=target.absolute())
     epoch = source_date_epoch(os.environ)
     try:
-        _write(target, plan, {"workflow": workflow}, epoch, "default", force, None)
+        head = {"workflow": workflow, "archiverVersion": archiver_version}
+        _write(target, plan, head, epoch, "default", force, None)
     except OSError as error:
         raise ArchiveError(f"Cannot write {target}: {error.strerror or error}") from error
     return target
@@ -143,8 +161,6 @@ def _target(export_path: Path, name: str, archive_format: str, force: bool, suff
             raise ArchiveError(f"{target} exists already: use --force to overwrite it")
         if target.is_dir() != (archive_format == "no-archive"):
             raise ArchiveError(f"{target} exists and is {'a' if target.is_dir() else 'no'} directory: remove it first")
-        if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_PATH).is_file():
-            raise ArchiveError(f"{target} holds something that is no model, --force does not remove it")
     return target
 
 
@@ -169,7 +185,6 @@ def _write(
     manifest = {
         "createdOn": datetime.fromtimestamp(epoch, timezone.utc).strftime("%d/%m/%Y %H:%M:%S"),
         **head,
-        "archiverVersion": mlserve.__version__,
         "checksums": checksums,
     }
     text = json.dumps(manifest, indent=2).encode()

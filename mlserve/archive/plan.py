@@ -65,9 +65,10 @@ def locate_handler(handler: str, runtime: str = "python") -> tuple[str, Path | N
 class Plan:
     """Member name -> source file."""
 
-    def __init__(self, manifest: str = MANIFEST_PATH) -> None:
+    def __init__(self, manifest: str = MANIFEST_PATH, *, last_wins: bool = False) -> None:
         self.sources: dict[str, Path] = {}
         self.manifest = manifest  # its member name; its directory belongs to the archiver
+        self._last_wins = last_wins  # of two sources of one member, with a warning, instead of an error
         self._names = NameSet()
         self._names.add(manifest)
 
@@ -80,6 +81,10 @@ class Plan:
         known = self.sources.get(name)
         if known is not None:
             if os.path.samefile(known, source):
+                return
+            if self._last_wins and source.is_file():
+                log.warning("%s takes the place of %s: both are %r in the archive", source, known, name)
+                self.sources[name] = source
                 return
             raise ArchiveError(f"{str(known)!r} and {str(source)!r} would both be {name!r} in the archive: rename one")
         try:

@@ -10,7 +10,8 @@ from typing import Any
 
 from mlserve.archive.inspecting import inspect
 from mlserve.archive.manifest import MANIFEST_PATH, checksums_of
-from mlserve.archive.reading import DEFAULT_LIMITS, Limits, open_archive, top_directory
+from mlserve.archive.opening import open_archive, top_directory
+from mlserve.archive.reading import DEFAULT_LIMITS, Limits
 from mlserve.errors import ArchiveError
 
 

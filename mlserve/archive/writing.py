@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from mlserve.archive.manifest import checksums_of, read_manifest
+from mlserve.archive.names import check_member_name
 from mlserve.errors import ArchiveError
 
 SUFFIXES = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
@@ -57,18 +59,30 @@ def replace_with(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 def _replace_directory(scratch: Path, target: Path) -> None:
-    """A directory cannot be replaced in one step: the old one steps aside and comes back if the new one cannot."""
+    """Move the files of ``scratch`` into ``target``, over those of the same name.
+
+    What else lies there stays: weights of many gigabytes are often put beside an unpacked model by hand. Only what an
+    earlier packing had written, by its manifest, and this one has not, goes.
+    """
     if not target.exists():
         os.rename(scratch, target)
         return
-    aside = target.parent / f"{scratch.name}.old"
-    os.rename(target, aside)
+    new = sorted(path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file())
+    new.sort(key=lambda name: name.parts[0].endswith("-INF"))  # the manifest last: it tells whether the rest is whole
+    old = _written_before(target)
+    for name in new:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / name, target / name)
+    for stale in old - {name.as_posix() for name in new}:
+        if (target / stale).is_file():
+            (target / stale).unlink()
+
+
+def _written_before(target: Path) -> set[str]:
     try:
-        os.rename(scratch, target)
-    except BaseException:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        return {check_member_name(name) for name in checksums_of(read_manifest(target, named=True))}
+    except ArchiveError:  # somebody else's manifest
+        return set()
 
 
 def write_archive(scratch: Path, contents: Sequence[Content], archive_format: str, *, top: str, epoch: int) -> None:

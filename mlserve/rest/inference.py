@@ -29,8 +29,9 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error, stream_head
 from mlserve.rest.headers import HeaderStyle, TooLarge
-from mlserve.rest.json_errors import NOTED, REQUEST_ID, Handler, json_errors, request_key, too_large_response
+from mlserve.rest.json_errors import Handler, json_errors, too_large_response
 from mlserve.rest.noting import client_of
+from mlserve.rest.request_keys import NOTED, REQUEST_ID, request_key
 from mlserve.rest.tokens import token_check
 from mlserve.rest.workflows import WorkflowsApi
 

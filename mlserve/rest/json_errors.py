@@ -22,6 +22,7 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.protocols.torchserve_texts import INVALID_HTTP
 from mlserve.rest.headers import HeaderStyle, TooLarge
+from mlserve.rest.request_keys import REQUEST_ID, STARTED
 from mlserve.rest.stalls import BodyWatch
 
 log = logging.getLogger(__name__)
@@ -29,15 +30,6 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def request_key(name: str, kind: type[Any]) -> Any:
-    """A key for what middlewares and handlers put on a request; aiohttp warns of plain strings since 3.14."""
-    typed = getattr(web, "RequestKey", None)
-    return typed(name, kind) if typed is not None else name
-
-
-REQUEST_ID = request_key("request_id", str)
-STARTED = request_key("started", float)  # when its handling began, on the monotonic clock
-NOTED = request_key("noted", bool)  # it has its line in the access log
 _FIXED = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from mlserve.core.metrics import HttpCounts
 from mlserve.log import AccessLog
-from mlserve.rest.json_errors import NOTED, REQUEST_ID, STARTED
+from mlserve.rest.request_keys import NOTED, REQUEST_ID, STARTED
 
 
 class AnswerNotes:

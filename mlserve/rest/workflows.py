@@ -13,7 +13,7 @@ from mlserve.protocols import workflows as codec
 from mlserve.protocols.errors import json_body
 from mlserve.protocols.management import parse_list, read_parameters
 from mlserve.protocols.torchserve import Head, decode
-from mlserve.rest.json_errors import REQUEST_ID
+from mlserve.rest.request_keys import REQUEST_ID
 
 
 class WorkflowsApi:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlserve.archive import diff, inspect, pack, unpack, verify
-from mlserve.archive.reading import Limits, open_archive, top_directory
+from mlserve.archive.opening import open_archive, top_directory
+from mlserve.archive.reading import Limits
 from mlserve.errors import ArchiveError, ServeError
 
 TarEdit = Callable[[tarfile.TarInfo], None]
