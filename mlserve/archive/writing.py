@@ -102,7 +102,7 @@ def write_archive(scratch: Path, contents: Sequence[Content], archive_format: st
 
 def _write_zip(file: BinaryIO, contents: Sequence[Content], stored: int | None, epoch: int) -> None:
     when = time.gmtime(epoch)[:6]
-    with zipfile.ZipFile(file, "w", allowZip64=True, compresslevel=LEVEL) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:  # each file brings its own way and level
         for content in contents:
             info = zipfile.ZipInfo(content.name, when)
             info.create_system = 3  # Unix, on whatever system
