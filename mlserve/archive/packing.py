@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import mlserve
-from mlserve.archive.manifest import MANIFEST_PATH, RUNTIMES, check_version
+from mlserve.archive.manifest import RUNTIMES, check_version
 from mlserve.archive.plan import Plan, extra_entries, locate_handler
 from mlserve.archive.writing import SUFFIXES, Content, replace_with, write_archive
 from mlserve.core.model import check_name

@@ -258,13 +258,29 @@ def test_existing_output_stays_without_force(model: Path, form: str) -> None:
     assert [entry.name for entry in (model.parent / "out").iterdir()] == [path.name]
 
 
-def test_force_never_removes_a_directory_that_is_no_model(model: Path) -> None:
-    precious = model.parent / "out" / "m"
-    precious.mkdir()
-    (precious / "thesis.tex").write_text("x")
-    with pytest.raises(ArchiveError, match="no model"):
-        packed(model, archive_format="no-archive", force=True)
-    assert (precious / "thesis.tex").exists()
+def test_force_never_removes_what_it_did_not_write(model: Path) -> None:
+    target = model.parent / "out" / "m"
+    (target / "weights").mkdir(parents=True)
+    (target / "weights" / "70b.safetensors").write_text("precious")
+    extra = {"archive_format": "no-archive", "force": True}
+    packed(model, extra_files=f"{model}/assets", **extra)
+    assert (target / "vocab" / "en.txt").is_file()
+    (target / "handler.py").write_text("edited")
+    packed(model, **extra)
+    assert (target / "weights" / "70b.safetensors").read_text() == "precious"
+    assert (target / "handler.py").read_bytes() == (model / "handler.py").read_bytes()
+    assert not (target / "vocab" / "en.txt").exists(), "a file of the earlier packing is left"
+
+
+def test_two_sources_of_one_member_are_an_error_or_the_later_one(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (model / "other").mkdir()
+    (model / "other" / "weights.pt").write_text("other")
+    clash = {"serialized_file": model / "weights.pt", "extra_files": str(model / "other")}
+    with pytest.raises(ArchiveError, match=r"would both be 'weights\.pt'"):
+        packed(model, **clash)
+    with zipfile.ZipFile(packed(model, last_wins=True, **clash)) as archive:
+        assert archive.read("weights.pt") == b"other"
+    assert "takes the place of" in caplog.text
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or raises what :mod:`mlserve.compat.model_archiver` raises."""
     from mlserve.compat.model_archiver.arg_parser import parse
-    from mlserve.compat.model_archiver.model_archiver_config import ModelArchiverConfig
     from mlserve.compat.model_archiver.model_packaging import generate_model_archive
 
-    generate_model_archive(ModelArchiverConfig.from_args(parse(arguments)))
+    generate_model_archive(parse(arguments))
     return 0
 
 

@@ -5,9 +5,9 @@ Reached as ``model_archiver`` through the folder that ``mlserve compat install-s
 
 from __future__ import annotations
 
-from mlserve import __version__
 from mlserve.compat.model_archiver.model_archiver import ModelArchiver
 from mlserve.compat.model_archiver.model_archiver_config import ModelArchiverConfig
 from mlserve.compat.model_archiver.model_archiver_error import ModelArchiverError
+from mlserve.compat.model_archiver.version import __version__
 
 __all__ = ["ModelArchiver", "ModelArchiverConfig", "ModelArchiverError", "__version__"]

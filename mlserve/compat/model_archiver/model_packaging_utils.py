@@ -5,31 +5,32 @@ The order is TorchServe's: manifest text, checks, a staging directory, then the 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from datetime import datetime
-from functools import partial
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from mlserve import __version__
 from mlserve.archive.manifest import MANIFEST_PATH
 from mlserve.archive.packing import check_archive_name
 from mlserve.archive.plan import Plan, extra_entries, locate_handler
-from mlserve.archive.writing import SUFFIXES, Content, replace_with, write_archive
+from mlserve.archive.writing import SUFFIXES, replace_with, write_archive
+from mlserve.compat.archiver_steps import ArchiverSteps, staged
+from mlserve.compat.model_archiver.manifest_components.manifest import Manifest
+from mlserve.compat.model_archiver.manifest_components.model import Model
 from mlserve.compat.model_archiver.model_archiver_config import ModelArchiverConfig
 from mlserve.compat.model_archiver.model_archiver_error import ModelArchiverError
 from mlserve.errors import ArchiveError
 
-_FILES = {"serialized_file": "serializedFile", "model_file": "modelFile"}
-_LATER = {"requirements_file": "requirementsFile", "config_file": "configFile"}
+__all__ = ["MANIFEST_FILE_NAME", "MAR_INF", "ModelExportUtils", "archiving_options", "zipfile"]  # tests patch the last
+
+archiving_options = SUFFIXES
+MAR_INF, _, MANIFEST_FILE_NAME = MANIFEST_PATH.partition("/")
 
 
-class ModelExportUtils:
+class ModelExportUtils(ArchiverSteps):
     """Where scripts look for the steps."""
 
     @staticmethod
@@ -45,7 +46,9 @@ class ModelExportUtils:
         """Raises :class:`ModelArchiverError` for a bad name or a directory that is not there."""
         ModelExportUtils.check_model_name_regex_or_exit(model_name)
         if not os.path.isdir(export_path):
-            raise ModelArchiverError(f"Given export-path {export_path} is not a directory or does not exist")
+            raise ModelArchiverError(
+                f"Given export-path {export_path} is not a directory. Point to a valid export-path directory."
+            )
 
     @staticmethod
     def get_archive_export_path(export_file_path: str, model_name: str, archive_format: str) -> str:
@@ -60,24 +63,37 @@ class ModelExportUtils:
         directory = export_file_path or os.getcwd()
         target = ModelExportUtils.get_archive_export_path(directory, model_name, archive_format)
         if os.path.exists(target) and not overwrite:
-            raise ModelArchiverError(f"{target} already exists. Please specify --force/-f option to overwrite it.")
+            raise ModelArchiverError(
+                f"{target} already exists.\n"
+                "Please specify --force/-f option to overwrite the model archive output file."
+            )
         return directory
+
+    @staticmethod
+    def find_unique(files: Iterable[str], suffix: str) -> str | None:
+        """The one file with this ending, if any. Raises :class:`ModelArchiverError` when there are several."""
+        found = [name for name in files if name.endswith(suffix)]
+        if len(found) > 1:
+            raise ModelArchiverError(f"Only one {suffix} file can be packed, found {len(found)}: {', '.join(found)}")
+        return found[0] if found else None
+
+    @staticmethod
+    def generate_model(modelcfg: ModelArchiverConfig) -> Model:
+        """The manifest's entry for the model."""
+        return Model(
+            model_name=modelcfg.model_name,
+            serialized_file=modelcfg.serialized_file,
+            handler=modelcfg.handler,
+            model_file=modelcfg.model_file,
+            model_version=modelcfg.version,
+            requirements_file=modelcfg.requirements_file,
+            config_file=modelcfg.config_file,
+        )
 
     @staticmethod
     def generate_manifest_json(config: ModelArchiverConfig) -> str:
         """The manifest's text; files are named by their base names."""
-        model: dict[str, Any] = {"modelName": config.model_name}
-        for field, key in _FILES.items():
-            if value := getattr(config, field):
-                model[key] = os.path.basename(value)
-        model["handler"] = os.path.basename(config.handler)
-        model["modelVersion"] = str(config.version)
-        for field, key in _LATER.items():
-            if value := getattr(config, field):
-                model[key] = os.path.basename(value)
-        created = datetime.now().strftime("%d/%m/%Y %H:%M:%S")
-        manifest = {"createdOn": created, "runtime": config.runtime, "model": model, "archiverVersion": __version__}
-        return json.dumps(manifest, indent=2)
+        return str(Manifest(config.runtime, ModelExportUtils.generate_model(config)))
 
     @staticmethod
     def copy_artifacts(model_name: str, runtime: str, **files: str | None) -> str:
@@ -86,7 +102,7 @@ class ModelExportUtils:
         Raises ``FileNotFoundError``, or :class:`ModelArchiverError` for files that cannot be packed together.
         """
         staging = Path(tempfile.mkdtemp(prefix="mlserve-archiver-"))
-        plan = Plan()
+        plan = Plan(last_wins=True)
         try:
             for key, value in files.items():
                 if not value:
@@ -114,17 +130,7 @@ class ModelExportUtils:
         export_file: str, model_name: str, model_path: str, manifest: str, archive_format: str = "default"
     ) -> None:
         """Pack the staging directory ``model_path`` with ``manifest`` into the directory ``export_file``."""
-        text = manifest.encode()
-        contents = [Content(MANIFEST_PATH, len(text), lambda: iter([text]))]
-        root = Path(model_path)
-        for path in sorted(path for path in root.rglob("*") if path.is_file()):
-            contents.append(Content(path.relative_to(root).as_posix(), path.stat().st_size, partial(_pieces, path)))
+        contents = staged(Path(model_path), MANIFEST_PATH, manifest)
         target = Path(ModelExportUtils.get_archive_export_path(export_file, model_name, archive_format))
         with replace_with(target, force=True) as scratch:
             write_archive(scratch, contents, archive_format, top=model_name, epoch=int(time.time()))
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            yield piece

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mlserve import __version__
+from mlserve.compat.workflow_archiver.version import __version__
 
 __all__ = ["__version__"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from typing import Any
 
 from mlserve.archive import pack_workflow
 from mlserve.compat.workflow_archiver.arg_parser import ArgParser
+from mlserve.compat.workflow_archiver.version import __version__
+from mlserve.compat.workflow_archiver.workflow_archiver_error import WorkflowArchiverError
+from mlserve.compat.workflow_archiver.workflow_packaging_utils import WorkflowExportUtils
 from mlserve.errors import ArchiveError
 
 log = logging.getLogger(__name__)
@@ -17,14 +19,14 @@ log = logging.getLogger(__name__)
 def generate_workflow_archive() -> None:
     """Pack what the command line describes."""
     logging.basicConfig(format="%(levelname)s - %(message)s")
-    found: Any = ArgParser.workflow_archiver_args_parser()
-    # A test that replaces the parser may hand over finished arguments.
-    package_workflow(found.parse_args() if hasattr(found, "parse_args") else found)
+    package_workflow(ArgParser.workflow_archiver_args_parser().parse_args())
 
 
 def package_workflow(args: argparse.Namespace, manifest: str = "") -> None:
     """Pack what ``args`` says; exits with 1 when that fails. ``manifest`` is accepted and not used."""
     try:
+        WorkflowExportUtils.validate_inputs(args.workflow_name, args.export_path)
+        WorkflowExportUtils.check_war_already_exists(args.workflow_name, args.export_path, args.force)
         path = pack_workflow(
             workflow_name=args.workflow_name,
             spec_file=args.spec_file,
@@ -32,8 +34,9 @@ def package_workflow(args: argparse.Namespace, manifest: str = "") -> None:
             extra_files=getattr(args, "extra_files", None),
             export_path=args.export_path,
             force=args.force,
+            archiver_version=__version__,
         )
-    except ArchiveError as error:
-        log.error("%s", error.message)
+    except (ArchiveError, WorkflowArchiverError) as error:
+        log.error("%s", error)
         sys.exit(1)
     log.info("Successfully exported workflow %s to file %s", args.workflow_name, path.parent)
