@@ -86,6 +86,14 @@ class WorkerProcess:
         """End the worker now, with all it has started."""
         self._signal(signal.SIGKILL)
 
+    def has_exited(self) -> bool:
+        """Whether the process is over, asked of the kernel: on a busy machine the event loop learns of it late."""
+        if not self.exited.done():
+            with contextlib.suppress(ChildProcessError):
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    self._reap()
+        return self.exited.done()
+
     def _signal(self, number: int) -> None:
         if not self.exited.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):

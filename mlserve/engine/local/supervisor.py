@@ -352,7 +352,7 @@ class Worker:
             asyncio.get_running_loop().call_later(LAST_WORDS, self._outlived, process)
 
     def _outlived(self, process: WorkerProcess) -> None:
-        if process is self._process and not process.exited.done() and self.state is not WorkerState.DRAINING:
+        if process is self._process and self.state is not WorkerState.DRAINING and not process.has_exited():
             self.link_fault("connection_lost", "closed its connection without exiting")
 
 

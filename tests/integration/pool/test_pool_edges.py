@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from mlserve.engine.local.process import WorkerProcess
 from mlserve.errors import WorkerStartError
 
 BUSY = """
@@ -62,6 +63,17 @@ def test_a_worker_is_reaped_on_systems_without_pidfd(rig, monkeypatch):
         assert pool.describe() == []
 
     rig.run(rig.spec(), test)
+
+
+def test_a_death_that_the_loop_learns_of_late_keeps_its_cause(rig, monkeypatch):
+    """The end of the stream is seen first; on a busy machine the exit may be seen more than LAST_WORDS later."""
+    monkeypatch.setattr(WorkerProcess, "_watch", lambda process: None)
+
+    async def test(pool, events):
+        with pytest.raises(WorkerStartError, match="was killed by SIGKILL"):
+            await pool.scale(1)
+
+    rig.run(rig.spec("import os; os.kill(os.getpid(), 9)", startup_timeout=20.0), test)
 
 
 def test_a_second_stop_does_not_wait_for_the_first(rig):
