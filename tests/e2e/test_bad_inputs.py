@@ -133,7 +133,7 @@ def test_no_bad_archive_is_believed(server, store, tmp_path):
     """Truncated, forged, or leading outside: each is a 4xx, and nothing of it stays or runs."""
     answers = {}
     names = write_bad_archives(store, store / "good.mar")
-    models, unpacked = server.manage("GET", "/models"), sorted(server.temp.rglob("*"))
+    models, unpacked = server.manage("GET", "/models"), server.temporary_files()
     for name in names:
         reply = server.request("POST", f"/models?url={quote(name)}&initial_workers=1", api="management")
         answers[name] = reply.error() if reply.status != 200 else (200, "", reply.body)
@@ -141,7 +141,7 @@ def test_no_bad_archive_is_believed(server, store, tmp_path):
             server.manage("DELETE", "/models/bad")
     assert {name: answer for name, answer in answers.items() if not 400 <= answer[0] < 500} == {}
     assert server.manage("GET", "/models") == models
-    server.wait_for(lambda: sorted(server.temp.rglob("*")) == unpacked)
+    server.wait_for(lambda: server.temporary_files() == unpacked)
     assert not list(store.parent.rglob("slipped*"))
     check_healthy(server)
 

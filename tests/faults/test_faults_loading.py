@@ -91,7 +91,7 @@ def test_keep_going_serves_the_others_and_says_which_do_not(store, tmp_path):
 
 @pytest.mark.parametrize(("name", "cause"), BROKEN.items(), ids=list(BROKEN))
 def test_registration_that_fails_says_why_and_leaves_nothing(server: LiveServer, name, cause):
-    files = sorted(server.temp.rglob("*"))
+    files = server.temporary_files()
     reply = server.request("POST", f"/models?url={name}.mar&initial_workers=2", api="management")
     code, kind, message = reply.error()
     memory = name == "out_of_memory_on_load"
@@ -100,7 +100,7 @@ def test_registration_that_fails_says_why_and_leaves_nothing(server: LiveServer,
     assert server.request("GET", f"/models/{name}", api="management").status == 404
     assert server.predict("echo", b"works").body == b"works"
     assert server.request("GET", "/ping").status == 200
-    server.wait_for(lambda: sorted(server.temp.rglob("*")) == files)
+    server.wait_for(lambda: server.temporary_files() == files)
     assert len(server.family()) == 2, "the server and the worker of echo"
 
 

@@ -124,6 +124,13 @@ class LiveServer:
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
+    def temporary_files(self) -> list[str]:
+        """Every path below the server's temporary directory. Unlike rglob, this stands a directory that goes just then:
+        what a version had unpacked is removed behind the answer."""
+        return sorted(
+            os.path.join(folder, name) for folder, below, files in os.walk(self.temp) for name in (*below, *files)
+        )
+
     def family(self) -> list[psutil.Process]:
         """Every process that has this server's mark in its environment and runs."""
         found = []
