@@ -1,4 +1,4 @@
-"""``torch-model-archiver``: the archives that it writes, the files in them and its exit codes, row by row."""
+"""The archivers' commands: the archives that they write, the files in them and the exit codes, row by row."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from support.drop_in import OURS, commands
 Archiver = Callable[..., "subprocess.CompletedProcess[str]"]
 BASE = ("--model-name", "model", "--version", "1.0", "--handler", "handler.py", "--export-path", "out")
 MODEL = ("--model-file", "net.py", "--serialized-file", "weights.pt")
+WORKFLOW = ("--workflow-name", "flow", "--spec-file", "c.yaml", "--export-path", "out", "--handler")
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
@@ -35,6 +36,9 @@ def archiver(against: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFact
         "extra/a.txt",
         "extra/sub/b.txt",
         "labels.json",
+        "other/labels.json",
+        "extra/.hidden/x.txt",
+        "extra/__pycache__/x.pyc",
         "r.txt",
         "c.yaml",
     ):
@@ -42,9 +46,11 @@ def archiver(against: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFact
         (tmp_path / name).write_text(f"# {name}\n")
     (tmp_path / "out").mkdir()
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, command: str = "torch-model-archiver") -> subprocess.CompletedProcess[str]:
+        if not (folder / command).exists():  # the workflow archiver is a package of its own
+            pytest.skip(f"{command} is not on PATH")
         done = subprocess.run(
-            [str(folder / "torch-model-archiver"), *words],
+            [str(folder / command), *words],
             cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         if against == OURS or not done.returncode:  # "archiver-staging" in the table of differences
@@ -120,6 +126,9 @@ def test_the_manifest_names_what_was_given_and_nothing_else(archiver: Archiver, 
         ("image_classifier", False, "image_classifier"),
         ("text_classifier", False, "text_classifier"),
         ("base_handler", False, "base_handler"),
+        ("object_detector", False, "object_detector"),
+        ("image_segmenter", False, "image_segmenter"),
+        ("vllm_handler", False, "vllm_handler"),
     ],
 )
 def test_a_handler_is_copied_unless_it_is_built_in(
@@ -139,6 +148,10 @@ def test_a_handler_is_copied_unless_it_is_built_in(
         ("extra", {"a.txt", "sub/b.txt"}),
         ("*.json", {"labels.json"}),
         ("*.none", set()),
+        ("extra,labels.json", {"a.txt", "sub/b.txt", "labels.json"}),
+        ("extra/*", {"a.txt", "b.txt", "x.pyc"}),
+        ("extra/**", {"a.txt", "b.txt", "x.pyc"}),
+        ("other/labels.json", {"labels.json"}),
     ],
 )
 def test_extra_files_land_in_the_root(archiver: Archiver, tmp_path: Path, extra: str, names: set[str]) -> None:
@@ -147,7 +160,30 @@ def test_extra_files_land_in_the_root(archiver: Archiver, tmp_path: Path, extra:
     assert set(members(tmp_path / "out" / "model.mar")) == {"handler.py", MANIFEST, *names}
 
 
-@pytest.mark.parametrize("form", ["default", "no-archive"])
+def test_of_two_files_with_one_name_the_later_is_packed(archiver: Archiver, tmp_path: Path) -> None:
+    done = archiver(*BASE, "--extra-files", "labels.json,other/labels.json")
+    assert done.returncode == 0, done.stderr
+    assert members(tmp_path / "out" / "model.mar")["labels.json"] == b"# other/labels.json\n"
+
+
+def test_an_empty_argument_is_as_good_as_none(archiver: Archiver, tmp_path: Path) -> None:
+    done = archiver(*BASE, "--serialized-file", "", "--model-file", "", "--extra-files", "", "-r", "", "-c", "")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(members(tmp_path / "out" / "model.mar")[MANIFEST])
+    assert document["model"] == {"modelName": "model", "handler": "handler.py", "modelVersion": "1.0"}
+
+
+def test_force_leaves_what_somebody_put_beside_an_unpacked_model(archiver: Archiver, tmp_path: Path) -> None:
+    words = (*BASE, "--archive-format", "no-archive")
+    assert archiver(*words).returncode == 0
+    (tmp_path / "out" / "model" / "weights").mkdir()
+    (tmp_path / "out" / "model" / "weights" / "70b.bin").write_text("precious")
+    assert archiver(*words, *MODEL, "--force").returncode == 0
+    packed = members(tmp_path / "out" / "model")
+    assert set(packed) == {"handler.py", "net.py", "weights.pt", "weights/70b.bin", MANIFEST}
+
+
+@pytest.mark.parametrize("form", ["default", "zip-store", "tgz", "no-archive"])
 def test_an_archive_that_is_there_is_replaced_by_force_only(archiver: Archiver, tmp_path: Path, form: str) -> None:
     words = (*BASE, "--archive-format", form)
     assert archiver(*words).returncode == 0
@@ -163,6 +199,9 @@ def test_an_archive_that_is_there_is_replaced_by_force_only(archiver: Archiver, 
     [
         ((*BASE, "--extra-files", "missing.json"), 1, "FileNotFoundError"),
         ((*BASE, "--serialized-file", "missing.pt"), 1, "FileNotFoundError"),
+        ((*BASE, "--model-file", "missing.py"), 1, "FileNotFoundError"),
+        ((*BASE, "--requirements-file", "missing.txt"), 1, "FileNotFoundError"),
+        ((*BASE, "--config-file", "missing.yaml"), 1, "FileNotFoundError"),
         ((*BASE, "--handler", "missing"), 1, "FileNotFoundError"),
         ((*BASE, "--export-path", "missing"), 1, "ModelArchiverError"),
         ((*BASE, "--model-name", "a/b"), 1, "ModelArchiverError"),
@@ -175,5 +214,40 @@ def test_a_mistake_ends_with_its_exit_code(
     archiver: Archiver, tmp_path: Path, words: Sequence[str], code: int, said: str
 ) -> None:
     done = archiver(*words)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_workflow_archive_names_its_specification_and_its_functions(archiver: Archiver, tmp_path: Path) -> None:
+    words = (*WORKFLOW, "handler.py", "--extra-files", "labels.json,extra/a.txt")
+    done = archiver(*words, command="torch-workflow-archiver")
+    assert done.returncode == 0, done.stderr
+    packed = members(tmp_path / "out" / "flow.war")
+    assert set(packed) == {"c.yaml", "handler.py", "labels.json", "a.txt", "WAR-INF/MANIFEST.json"}
+    document = json.loads(packed["WAR-INF/MANIFEST.json"])
+    assert re.fullmatch(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d", document["createdOn"])
+    assert document["workflow"] == {"workflowName": "flow", "specFile": "c.yaml", "handler": "handler.py"}
+    assert document["archiverVersion"] == "0.2.15"
+    again = archiver(*WORKFLOW, "handler.py", command="torch-workflow-archiver")
+    assert (again.returncode, "--force/-f" in again.stderr) == (1, True)
+    assert archiver(*WORKFLOW, "handler.py", "-f", command="torch-workflow-archiver").returncode == 0
+    assert "labels.json" not in members(tmp_path / "out" / "flow.war")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((*WORKFLOW, "missing.py"), 1, "missing.py"),
+        ((*WORKFLOW, "handler.py", "--spec-file", "missing.yaml"), 1, "missing.yaml"),
+        ((*WORKFLOW, "handler.py", "--extra-files", "labels.json,missing.json"), 1, "missing.json"),
+        ((*WORKFLOW, "handler.py", "--export-path", "missing"), 1, "Given export-path missing is not a directory"),
+        ((*WORKFLOW, "handler.py", "--workflow-name", "a/b"), 1, "ame"),
+        (("--workflow-name", "flow"), 2, "usage: torch-workflow-archiver"),
+    ],
+)
+def test_a_mistake_with_a_workflow_ends_with_its_exit_code(
+    archiver: Archiver, tmp_path: Path, words: Sequence[str], code: int, said: str
+) -> None:
+    done = archiver(*words, command="torch-workflow-archiver")
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert not list((tmp_path / "out").iterdir())
