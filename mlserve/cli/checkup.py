@@ -130,6 +130,9 @@ class _Nobody:
     def worker_loaded(self, *what: Any) -> None:
         """How long that took is measured here."""
 
+    def load_failed(self, *what: Any) -> None:
+        """The pool tells why."""
+
     def slot_ready(self, slot: Any) -> None:
         """The model has been loaded."""
 

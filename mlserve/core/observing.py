@@ -37,3 +37,6 @@ class Observer(Protocol):
 
     def loaded(self, spec: ModelSpec, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
         """A worker has loaded the model, and its handler reported ``metrics`` meanwhile."""
+
+    def load_failed(self, spec: ModelSpec, metrics: Sequence[Any]) -> None:
+        """A worker could not load the model, and its handler reported ``metrics`` before it failed."""

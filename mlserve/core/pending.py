@@ -137,6 +137,12 @@ class ModelQueue:
         if self.observer is not None:
             self.observer.loaded(self.spec, worker_id, seconds, metrics)
 
+    def load_failed(self, metrics: Sequence[Any]) -> None:
+        """See ``SlotEvents``."""
+        self.stats.custom.extend(metrics)
+        if self.observer is not None:
+            self.observer.load_failed(self.spec, metrics)
+
     def slot_closing(self, slot: Slot) -> None:
         """See ``SlotEvents``."""
         if slot in self.slots:

@@ -85,6 +85,9 @@ class SlotEvents(Protocol):
     def worker_loaded(self, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
         """A worker has loaded the model in so many seconds; ``metrics`` is what its handler reported meanwhile."""
 
+    def load_failed(self, metrics: Sequence[Any]) -> None:
+        """A worker could not load the model; ``metrics`` is what its handler reported before it failed."""
+
     def slot_closing(self, slot: Slot) -> None:
         """No more batches to this slot; those in flight will still be answered."""
 

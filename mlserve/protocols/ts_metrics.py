@@ -159,6 +159,13 @@ class TorchServeMetrics:
         """See ``Observer``."""
         name, version = spec.key
         self.server("WorkerLoadTime", (f"W-{worker_id}-{name}_{version}", *self._host), round(seconds * 1e3, 3))
+        self._loading(spec, metrics)
+
+    def load_failed(self, spec: ModelSpec, metrics: Sequence[Any]) -> None:
+        """See ``Observer``."""
+        self._loading(spec, metrics)
+
+    def _loading(self, spec: ModelSpec, metrics: Sequence[Any]) -> None:
         ids = str(uuid.uuid4())  # no request caused it, but the lines of one load belong together
         for record in metrics:
             self._report(spec, record, ids)

@@ -89,6 +89,7 @@ class LoadFailed(msgspec.Struct):
     kind: str  # an ErrorKind value
     message: str
     traceback: str
+    metrics: list[MetricRecord] = []  # reported by the handler before it failed
 
 
 class PartMeta(msgspec.Struct, array_like=True):

@@ -106,6 +106,7 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
     """Load the model that a LOAD frame names and report it. Raises :class:`Stop` with code 3 when that fails."""
     begun = monotonic()
     request = msgspec.msgpack.decode(frame.meta, type=Load)
+    context = None
     try:
         if request.model_dir:
             os.chdir(request.model_dir)
@@ -126,7 +127,8 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
         kind = ErrorKind.OUT_OF_MEMORY if failures.is_out_of_memory(error) else ErrorKind.HANDLER_FAILED
         message = str(error) if isinstance(error, LoadError) else failures.describe(error)
         trace = failures.format_traceback(error)
-        link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace))
+        metrics = take_metrics(context) if context is not None else []
+        link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace, metrics))
         raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
     link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name, take_metrics(context)))
     rows = RowDecoder(request, arena, entry.accepts_views)

@@ -334,6 +334,7 @@ class Worker:
     def link_failed(self, failed: LoadFailed) -> None:
         """See ``LinkOwner``."""
         self._load_failure = failed
+        self._shared.events.load_failed(failed.metrics)
 
     def link_log(self, record: LogRecordMeta) -> None:
         """See ``LinkOwner``."""

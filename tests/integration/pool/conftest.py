@@ -30,6 +30,7 @@ class Recorder:
 
     def __init__(self):
         self.ready, self.closing, self.lost, self.chunks, self.errors, self.loads = [], [], [], [], [], []
+        self.failed_loads = []
         self.results, self.reports = {}, {}
         self._ids = itertools.count(1)
 
@@ -56,6 +57,9 @@ class Recorder:
 
     def worker_loaded(self, worker_id, seconds, metrics):
         self.loads.append((worker_id, seconds, metrics))
+
+    def load_failed(self, metrics):
+        self.failed_loads.append(metrics)
 
     def slot_closing(self, slot):
         assert slot not in self.closing, "a slot is closed once"

@@ -109,12 +109,19 @@ def test_a_crash_in_native_code_names_the_signal_and_leaves_its_stack(rig):
 
 def test_a_load_error_fails_the_scale_once_with_its_traceback(rig):
     source = """
-    import a_library_that_is_not_there
+    class Handler:
+        def initialize(self, context):
+            context.metrics.add_counter("Tried", 1)
+            import a_library_that_is_not_there
+
+        def handle(self, data, context):
+            return data
     """
 
     async def test(pool, events):
         with pytest.raises(WorkerStartError) as caught:
             await pool.scale(2)
+        assert [record.name for metrics in events.failed_loads for record in metrics] == ["Tried", "Tried"]
         assert caught.value.message.startswith("Failed to start workers for model m version: 1.0")
         assert "a_library_that_is_not_there" in caught.value.message
         assert "Traceback" in caught.value.detail

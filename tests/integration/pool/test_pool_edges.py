@@ -117,6 +117,7 @@ def test_no_worker_outlives_a_server_that_was_killed(rig):
     class Events:
         def slot_ready(self, slot): pass
         def worker_loaded(self, worker_id, seconds, metrics): pass
+        def load_failed(self, metrics): pass
     async def main():
         engine = LocalEngine(gpu_ids=(), cpus=1, options=LoadOptions())
         pool = engine.open(ModelSpec(ModelKey("m", "1"), {spec.model_dir!r}, {spec.handler!r}), Events())
