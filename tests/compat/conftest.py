@@ -58,11 +58,13 @@ def start(against: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     """Start a server that lives as long as the module."""
     with ExitStack() as stack:
 
-        def begin(settings: dict[str, Any] | None = None, *flags: str, store: Path | None = None) -> DropIn:
+        def begin(
+            settings: dict[str, Any] | None = None, *flags: str, store: Path | None = None, **more: Any
+        ) -> DropIn:
             directory = tmp_path_factory.mktemp("server")
             given = {**OPEN, **(settings or {})}
             return stack.enter_context(
-                drop_in(against, directory, store or make_store(directory / "store"), given, *flags)
+                drop_in(against, directory, store or make_store(directory / "store"), given, *flags, **more)
             )
 
         yield begin

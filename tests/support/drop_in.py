@@ -122,31 +122,49 @@ class DropIn:
         return str(reply.json()["status"])
 
 
-@contextlib.contextmanager
-def drop_in(
-    against: str, directory: Path, store: Path, settings: Mapping[str, Any] | None = None, *flags: str
-) -> Iterator[DropIn]:
-    """Start a server with ``settings`` as its config.properties, and end it, by force if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
+def environment(against: str, directory: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment in which ``torchserve`` is the chosen one, with temporary files of its own."""
     temp = directory / "tmp"
-    temp.mkdir(exist_ok=True)
+    temp.mkdir(parents=True, exist_ok=True)
     folder = commands(against, directory)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLSERVE_", "TS_"))}
+    path = os.pathsep.join((str(folder), str(Path(sys.executable).parent), kept["PATH"]))
+    return {**kept, "PATH": path, "TMPDIR": str(temp), "TEMP": str(temp), **(more or {})}
+
+
+def write_config(directory: Path, settings: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Write ``config.properties`` with ``settings`` and free ports; returns the ports."""
     numbers = free_ports(5)
     ports = dict(zip((*APIS, "grpc_inference", "grpc_management"), numbers, strict=True))
     lines = {f"{api}_address": f"http://127.0.0.1:{ports[api]}" for api in APIS}
     lines |= {f"{api}_port": ports[api] for api in ("grpc_inference", "grpc_management")}
     lines |= {"default_workers_per_model": 1, "number_of_gpu": 0, **(settings or {})}
-    config = directory / "config.properties"
-    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLSERVE_", "TS_"))}
-    env = {
-        **kept,
-        "PATH": os.pathsep.join((str(folder), str(Path(sys.executable).parent), kept["PATH"])),
-        "TMPDIR": str(temp),
-        "TEMP": str(temp),
-    }
+    (directory / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    return ports
+
+
+@contextlib.contextmanager
+def drop_in(
+    against: str,
+    directory: Path,
+    store: Path,
+    settings: Mapping[str, Any] | None = None,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    snapshots: bool = False,
+    again: DropIn | None = None,
+) -> Iterator[DropIn]:
+    """Start a server with ``settings`` as its config.properties, and end it, by force if need be.
+
+    ``again`` names a server that has been here before: then no settings file is named or written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    env = environment(against, directory, environ)
+    ports = again.ports if again else write_config(directory, settings)
     log = directory / "server.log"
-    words = ["torchserve", "--start", "--foreground", "--ncs", "--model-store", str(store), "--ts-config", str(config)]
+    words = ["torchserve", "--start", "--foreground", "--model-store", str(store)]
+    words += [] if snapshots else ["--ncs"]
+    words += [] if again else ["--ts-config", str(directory / "config.properties")]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*words, *flags], cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
