@@ -1,4 +1,4 @@
-"""OpenAPI 3 documents of the management API and of a single model, built from small parts at request time."""
+"""OpenAPI 3 documents of the three APIs and of a single model, built from small parts at request time."""
 
 from __future__ import annotations
 
@@ -164,6 +164,14 @@ def inference_api(server_version: str) -> dict[str, Any]:
     paths["/ping"] = {"get": _operation("ping", "Whether the server is healthy.", {200: _STATUS, 500: "It is not"})}
     paths["/api-description"] = {"get": _operation("apiDescription", "This document.", {200: {"type": "object"}})}
     return _document("TorchServe APIs", server_version, paths)
+
+
+def metrics_api(server_version: str) -> dict[str, Any]:
+    """The metrics API."""
+    names = (("name[]", "string", False, "Only the metrics of this name; may be repeated."),)
+    scrape = _operation("metrics", "The metrics, as Prometheus reads them.", {}, names)
+    scrape["responses"]["200"] = {"description": "Done", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return _document("mlserve metrics API", server_version, {"/metrics": {"get": scrape}})
 
 
 def model_api(name: str, server_version: str) -> dict[str, Any]:

@@ -9,13 +9,16 @@ loop only copies the counters, and a thread reads the machine and writes the tex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
+from mlserve import __version__
 from mlserve.errors import MethodNotAllowed, RouteNotFound
+from mlserve.protocols import openapi, openapi_torchserve
+from mlserve.protocols.errors import json_body
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.ts_metrics import Family, TorchServeMetrics
 from mlserve.rest import exposition
@@ -33,14 +36,20 @@ if TYPE_CHECKING:
 def build_metrics_app(service: InferenceService, settings: Settings) -> web.Application:
     """The app for the metrics port. ``settings.metrics`` says which metrics there are, and in which form."""
     app = web.Application(middlewares=[json_errors(request_ids=RequestIds(settings.server.echo_request_id))])
-    app.router.add_route("*", "/{path:.*}", MetricsEndpoint(service, settings.metrics).answer)
+    in_style = settings.server.http_style == "torchserve"
+    document = openapi_torchserve.metrics_api() if in_style else openapi.metrics_api(__version__)
+    app.router.add_route("*", "/{path:.*}", MetricsEndpoint(service, settings.metrics, document).answer)
     return app
 
 
 class MetricsEndpoint:
-    """Answers ``/metrics``, and as TorchServe does, whatever follows it and whatever the method."""
+    """Answers ``/metrics``, and as TorchServe does, whatever follows it and whatever the method.
 
-    def __init__(self, service: InferenceService, settings: MetricsSettings) -> None:
+    ``document`` describes the API: ``/api-description`` by any method, ``/`` by OPTIONS.
+    """
+
+    def __init__(self, service: InferenceService, settings: MetricsSettings, document: Mapping[str, Any]) -> None:
+        self._document = document
         self._service = service
         self._settings = settings
         self._machine = Machine() if settings.system and settings.mode == "prometheus" else None
@@ -50,6 +59,8 @@ class MetricsEndpoint:
     async def answer(self, request: web.Request) -> web.Response:
         """Any request of the metrics port."""
         segments = request.path.strip("/").split("/")
+        if segments == ["api-description"] or (request.path == "/" and request.method == hdrs.METH_OPTIONS):
+            return web.Response(body=json_body(self._document), content_type="application/json")
         if segments == [""]:
             raise MethodNotAllowed("")
         if segments[0] != "metrics":

@@ -109,7 +109,10 @@ def test_name_filter_lets_others_through() -> None:
     assert get(fake_service(), "/metrics?name[]=nothing")[::2] == (200, "")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/metrics/", 200), ("/metrics/a/b", 200), ("/", 405), ("/metric", 404)])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/metrics/", 200), ("/metrics/a/b", 200), ("/", 405), ("/metric", 404), ("/api-description", 200)],
+)
 def test_path_is_answered_with_another_status(path: str, status: int) -> None:
     got, kind, _ = get(fake_service(), path)
     assert got == status
