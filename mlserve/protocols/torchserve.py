@@ -119,12 +119,10 @@ def decode(
     Raises :class:`InvalidInput` for a form that is not one.
     """
     content_type = head.content_type
-    if not content_type or content_type[:5] in (b"appli", b"text/"):
-        if content_type[:33].lower() == _FORM:
-            parts = parse_urlencoded(body)
-        else:
-            parts = [Part("body", body, content_type.decode("latin-1"))]
-    elif content_type[:19].lower() == _MULTIPART:
+    start = content_type[:33].lower() if content_type else b""
+    if start == _FORM:
+        parts = parse_urlencoded(body)
+    elif start[:19] == _MULTIPART:
         parts = parse_multipart(content_type, body, typed_fields)
     else:
         parts = [Part("body", body, content_type.decode("latin-1"))]

@@ -113,7 +113,7 @@ class FastLane(LaneConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. What comes behind a chunked body is dropped: trailers must not change what was decided."""
         if not self._head_done:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))  # the parser leaves it (RFC 9112, 5.1)
 
     def _check_head(self, size: int) -> None:
         """In the middle of a message, after ``size`` more bytes."""
