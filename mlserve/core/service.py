@@ -16,7 +16,7 @@ from mlserve.core.changes import Registered, Scaled
 from mlserve.core.health import Health, judge
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
-from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
+from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import HttpCounts, ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
 from mlserve.core.observing import Observer
@@ -278,7 +278,7 @@ class InferenceService:
             raise NoWorker(
                 f'Model "{name}" has no worker to serve describe request. Please use scale workers API to add workers.'
             )
-        request = InferenceRequest("describe", [Part("body", b"")], [(b"describe", b"True")], alone=True)
+        request = InferenceRequest("describe", [], [(b"describe", b"True")], alone=True)
         result: InferenceResponse | ServeError | None = None
         async for event in self.events(handle, request):
             result = event.result if isinstance(event, Job) else None

@@ -67,9 +67,9 @@ class ManagementActions:
         return 200, [describe_json(model, usage, customized) for model in models]
 
     async def readiness(self, name: str) -> Result:
-        """Whether a worker of the default version is ready."""
-        self._service.find(name)
-        return 200, {"name": name, "ready": self._service.health().models.get(name, False)}
+        """Whether the default version is ready. A model that wants no workers is healthy, but it answers nobody."""
+        workers = self._service.find(name).pool.live
+        return 200, {"name": name, "ready": workers > 0 and self._service.health().models.get(name, False)}
 
     async def register(self, parameters: Parameters) -> Result:
         """Load a version and start its workers."""
@@ -153,7 +153,7 @@ class ManagementActions:
         if not self._lenient:
             return error
         text = text.partition(". Worker ")[0]
-        status = 507 if error.kind is ErrorKind.OUT_OF_MEMORY else None
+        status = 507 if error.killed or error.kind is ErrorKind.OUT_OF_MEMORY else None
         return ServeError(text, kind=ErrorKind.INTERNAL, status=status, detail=error.detail)
 
 

@@ -54,18 +54,16 @@ class WireRequest(RequestInfo):
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Client headers in the client's spelling, then what the server adds."""
+        """Each part's content type under its name, then client headers in the client's spelling, then what the server
+        adds. The later one has the name: a gRPC client asks for a header by an entry of the same name in its input."""
         if self._headers is None:
             item = self._item
-            headers: dict[str, Any] = {name.decode("latin-1"): value.decode("latin-1") for name, value in item.headers}
+            headers: dict[str, Any] = {part.name: {"content-type": part.content_type} for part in item.parts}
+            headers.update((name.decode("latin-1"), value.decode("latin-1")) for name, value in item.headers)
             if item.url_path is not None:
                 headers["url_path"] = item.url_path
             if item.explain or item.url_path is not None:
                 headers["explain"] = "True" if item.explain else "False"
-            if item.parts:
-                headers.update({part.name: {"content-type": part.content_type} for part in item.parts})
-            else:
-                headers["body"] = {"content-type": ""}
             self._headers = headers
         return self._headers
 
@@ -105,8 +103,6 @@ class RowDecoder:
         parts = item.parts
         if len(parts) == 1:
             return {parts[0].name: self._value(parts[0], raw[0])}
-        if not parts:
-            return {"body": bytearray()}
         return {part.name: self._value(part, data) for part, data in zip(parts, raw, strict=True)}
 
     def _value(self, part: PartMeta, data: memoryview) -> Any:

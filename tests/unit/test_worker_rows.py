@@ -46,10 +46,9 @@ def test_body_is_decoded_by_its_content_type(content_type, body, expected):
     assert same(row["body"], expected)
 
 
-def test_item_without_parts_has_an_empty_body():
-    row = decode()
-    assert row == {"body": bytearray()}
-    assert type(row["body"]) is bytearray
+def test_item_without_parts_is_an_empty_row():
+    """As of a gRPC request without input; a REST request without body has an empty part."""
+    assert decode() == {}
 
 
 def test_each_part_is_decoded_by_its_own_type_and_the_last_of_a_name_wins():
@@ -96,7 +95,7 @@ def test_nothing_is_decoded_when_decoding_is_off():
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_parts_are_cut_where_they_end(bodies):
     row = decode(*((str(number), "", body) for number, body in enumerate(bodies)))
-    assert row == ({str(number): body for number, body in enumerate(bodies)} or {"body": b""})
+    assert row == {str(number): body for number, body in enumerate(bodies)}
 
 
 @pytest.mark.parametrize("lengths", [(3,), (5,), (2, 3), ()])
@@ -143,12 +142,19 @@ def test_headers_are_the_clients_and_then_the_servers():
     }
 
 
+def test_a_header_is_not_hidden_by_a_part_of_its_name():
+    """Over gRPC a client sends both: it ends a sequence by an entry of its input."""
+    end = "ts_request_sequence_end"
+    item = ItemMeta("r", [PartMeta(end, "", 0)], [(end.encode(), b"true")], False, None)
+    assert WireRequest(item).headers == {end: "true"}
+
+
 @pytest.mark.parametrize(
     ("explain", "url_path", "expected"),
     [
-        (True, "", {"url_path": "", "explain": "True", "body": {"content-type": ""}}),
-        (True, None, {"explain": "True", "body": {"content-type": ""}}),
-        (False, None, {"body": {"content-type": ""}}),
+        (True, "", {"url_path": "", "explain": "True"}),
+        (True, None, {"explain": "True"}),
+        (False, None, {}),
     ],
 )
 def test_explain_and_path_are_there_only_where_the_protocol_has_them(explain, url_path, expected):
