@@ -173,7 +173,9 @@ def drop_in(
         _wait_ready(process, log)
         yield DropIn(against == OURS, ports, store, directory, log)
     finally:
-        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        family = [process.pid]
+        with contextlib.suppress(psutil.NoSuchProcess):  # it did not start
+            family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         # --stop waits for the end of the server, a child of this process, which therefore has to be reaped meanwhile
         stopping = subprocess.Popen(["torchserve", "--stop", "--foreground"], cwd=directory, env=env)
         with contextlib.suppress(subprocess.TimeoutExpired):
