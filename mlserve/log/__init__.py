@@ -64,7 +64,7 @@ def setup_logging(settings: LogSettings | None = None) -> logging.Logger:
     in_torchserve_form = settings.format == "torchserve"
     if in_torchserve_form or settings.directory:
         _logs = TorchServeLogs(settings.directory, settings.metrics_directory, console=in_torchserve_form)
-        handlers.append(TorchServeHandler(_logs))
+        handlers.append(TorchServeHandler(_logs, telemetry=bool(settings.telemetry)))
     if not in_torchserve_form:
         plain = _StderrHandler()
         plain.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 FILES = ("access_log", "model_log", "ts_log", "model_metrics", "ts_metrics")
 _METRICS = ("model_metrics", "ts_metrics")
+_WORKERS = "mlserve.engine."  # what logs a traceback there has failed to run a worker
+_VERSION = "0.12.0"  # whose log this is
 
 
 class TorchServeLogs:
@@ -107,17 +109,26 @@ class TorchServeLogs:
 
 
 class TorchServeHandler(logging.Handler):
-    """Hands records to :class:`TorchServeLogs`."""
+    """Hands records to :class:`TorchServeLogs`.
 
-    def __init__(self, logs: TorchServeLogs) -> None:
+    With ``telemetry`` a failure of the server itself with a worker is also counted in a line that Amazon SageMaker
+    looks for. A handler that fails and a worker that dies are none.
+    """
+
+    def __init__(self, logs: TorchServeLogs, *, telemetry: bool = False) -> None:
         super().__init__()
         self._logs = logs
+        self._telemetry = telemetry
         self.setFormatter(TorchServeFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
         try:
             self._logs.text(self.format(record), "model_log" if is_model_line(record) else "")
+            if self._telemetry and record.exc_info and record.name.startswith(_WORKERS):
+                kind = record.exc_info[0] or Exception
+                name = f"{kind.__module__}.{kind.__qualname__}"
+                self._logs.bare("", "TELEMETRY_METRICS", f"ModelServerError.Count:1|#TorchServe:{_VERSION},{name}:-1")
         except Exception:
             self.handleError(record)
 

@@ -57,6 +57,7 @@ ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
     "torchserve": {
         "LOG_LOCATION": "log.directory",
         "METRICS_LOCATION": "log.metrics_directory",
+        "SM_TELEMETRY_LOG": "log.telemetry",
         "TEMP": "server.temp_directory",
     }
 }

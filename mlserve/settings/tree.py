@@ -151,6 +151,9 @@ class LogSettings:
     metrics_directory: str = option(
         "", "Directory of `ts_metrics.log` and `model_metrics.log`; empty = `log.directory`."
     )
+    telemetry: str = option(
+        "", "Any text: TorchServe's log gets a `ModelServerError` line for each failure of the server with a worker."
+    )
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,21 @@ def test_line_is_not_where_and_how_torchserve_writes_it(tmp_path, logs, capfd):
     assert [text.split(" - ")[1] for text in lines_of(tmp_path, "model_log")] == ["text", "bad"]
 
 
+@pytest.mark.parametrize("telemetry", ["", "/opt/ml/telemetry"])
+def test_failure_of_the_server_is_not_counted_where_sagemaker_looks(tmp_path, logs, telemetry):
+    logs(telemetry=telemetry)
+    for name in ("mlserve.engine.local.supervisor", "mlserve.rest.exchange"):
+        try:
+            raise MemoryError("no more")
+        except MemoryError:
+            logging.getLogger(name).exception("failed")
+    logging.getLogger("mlserve.engine.local.supervisor").error("a worker died")
+    close_logs()
+    found = [line[24:] for line in lines_of(tmp_path, "ts_log") if "TELEMETRY" in line]
+    line = "[INFO ] main TELEMETRY_METRICS - ModelServerError.Count:1|#TorchServe:0.12.0,builtins.MemoryError:-1"
+    assert found == ([line] if telemetry else [])
+
+
 def test_access_line_is_not_torchserves(tmp_path, logs, capfd):
     access = open_access_log(logs())
     assert access.every_api
