@@ -81,8 +81,18 @@ class WorkflowNotFound(ServeError):
     kind = ErrorKind.NOT_FOUND
 
 
+class InvalidDag(InvalidWorkflow):
+    """The nodes of a workflow have no order in which they could run."""
+
+
 class WorkflowFailed(ServeError):
-    """A node of a workflow could not be started, or has failed in all its attempts."""
+    """A node of a workflow could not be started."""
+
+    kind = ErrorKind.INTERNAL
+
+
+class NodeFailed(ServeError):
+    """A node of a workflow has failed in all its attempts."""
 
     kind = ErrorKind.INTERNAL
 
@@ -141,10 +151,21 @@ class InvalidToken(ServeError):
     kind = ErrorKind.FORBIDDEN
 
 
+class WorkerDied(ServeError):
+    """The worker ended with the request. ``killed``: by SIGKILL, mostly the kernel's, or out of memory."""
+
+    kind = ErrorKind.WORKER_DIED
+    killed = False
+
+
 class WorkerStartError(ServeError):
-    """Workers of a model could not be brought to READY; ``detail`` holds the last one's traceback or log."""
+    """Workers of a model could not be brought to READY; ``detail`` holds the last one's traceback or log.
+
+    ``killed`` is as of :class:`WorkerDied`.
+    """
 
     kind = ErrorKind.INTERNAL
+    killed = False
 
 
 class SettingError(Exception):

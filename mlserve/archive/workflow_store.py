@@ -49,7 +49,7 @@ class WorkflowStore:
         if self._root is None:
             raise WorkflowNotFound("Workflow store has not been configured.")
         if not url:
-            raise WorkflowNotFound("empty url")
+            raise WorkflowNotFound("Workflow not found at: ")
         if is_url(url):
             return await self._from_url(url, workflow_name, s3_sse_kms)
         return await asyncio.to_thread(self._open, self._inside(self._root, url), url, workflow_name)

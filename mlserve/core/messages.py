@@ -118,12 +118,22 @@ class InferenceResponse:
 class Chunk:
     """A piece of a streamed answer; the final piece is an :class:`InferenceResponse`.
 
-    ``headers`` are those that the handler had set by then: the first piece's belong to the answer as a whole.
+    ``headers``, ``status`` and ``reason`` are what the handler had set by then: the first piece's belong to the answer
+    as a whole.
     """
 
-    __slots__ = ("content_type", "data", "headers")
+    __slots__ = ("content_type", "data", "headers", "reason", "status")
 
-    def __init__(self, data: bytes, content_type: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        content_type: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        status: int = 200,
+        reason: str = "",
+    ) -> None:
         self.data = data
         self.content_type = content_type
         self.headers = headers
+        self.status = status
+        self.reason = reason

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlserve.errors import InvalidWorkflow
+from mlserve.errors import InvalidDag, InvalidWorkflow
 
 # key -> (field, default, least value)
 _NUMBERS = {
@@ -107,7 +107,7 @@ def _check_order(workflow: str, graph: Graph) -> None:
     waits = {name: len(before) for name, before in graph.predecessors().items()}
     ready = [name for name, count in waits.items() if not count]
     if len(ready) != 1:
-        raise InvalidWorkflow(f"Workflow {workflow}: DAG should have only one start node, found {ready or 'none'}")
+        raise InvalidDag(f"Workflow {workflow}: DAG should have only one start node, found {ready or 'none'}")
     done = 0
     while ready:
         done += 1
@@ -116,4 +116,4 @@ def _check_order(workflow: str, graph: Graph) -> None:
             if not waits[other]:
                 ready.append(other)
     if done != len(graph.nodes):
-        raise InvalidWorkflow(f"Workflow {workflow}: Not a valid DAG: its nodes wait for each other in a circle")
+        raise InvalidDag(f"Workflow {workflow}: Not a valid DAG: its nodes wait for each other in a circle")

@@ -21,6 +21,7 @@ from mlserve.core.workflow_graph import Graph, Node, parse_graph
 from mlserve.errors import (
     ModelExists,
     ModelNotFound,
+    NodeFailed,
     ServeError,
     VersionNotFound,
     WorkerStartError,
@@ -172,7 +173,7 @@ class WorkflowService:
     async def predict(self, workflow: Workflow, request: InferenceRequest) -> list[tuple[str, InferenceResponse]]:
         """Run the graph; (node, answer) of each node that nobody follows, in the order of the specification.
 
-        Raises :class:`WorkflowFailed` when a node has failed in all its attempts; the others are cancelled then.
+        Raises :class:`NodeFailed` when a node has failed in all its attempts; the others are cancelled then.
         """
         graph = workflow.graph
         before = graph.predecessors()
@@ -211,7 +212,7 @@ class WorkflowService:
             except ServeError as error:
                 reason = error.message
                 log.warning("workflow node %s failed in attempt %d: %s", node.model, attempt, reason)
-        raise WorkflowFailed(f"Error executing {node.name}", detail=reason)
+        raise NodeFailed(f"Error executing {node.name}", detail=reason)
 
     async def _once(self, node: Node, request: InferenceRequest) -> InferenceResponse:
         result: InferenceResponse | ServeError | None = None

@@ -55,6 +55,7 @@ _BY_CLASS: dict[type[ServeError], tuple[int, str]] = {
     errors.WorkflowNotFound: (404, "WorkflowNotFoundException"),
     errors.WorkflowFailed: (500, "WorkflowException"),
     errors.InvalidWorkflow: (400, "InvalidWorkflowException"),
+    errors.InvalidDag: (400, "InvalidDAGException"),
     errors.DownloadError: (400, "DownloadArchiveException"),
     errors.InvalidToken: (400, "InvalidKeyException"),  # not 401: clients of TorchServe look for it
     errors.VersionInUse: (403, "InvalidModelVersionException"),

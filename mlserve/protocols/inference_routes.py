@@ -52,7 +52,7 @@ def find_route(raw_path: str, open_inference: bool = False) -> InferenceRoute | 
         return InferenceRoute(PREDICT, query=True) if len(segments) == 1 else None
     if head == "models":
         return _models(segments)
-    if head == "wfpredict":
+    if head.lower() == "wfpredict":
         return InferenceRoute(WORKFLOW, segments[1]) if len(segments) > 1 else None
     if head == "health" and len(segments) == 2 and segments[1] in (LIVE, READY):
         return InferenceRoute(segments[1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part, Timings
-from mlserve.errors import ErrorKind, InvalidInput, ServeError
+from mlserve.errors import ErrorKind, InvalidInput, ServeError, WorkerDied
 from mlserve.protocols import torchserve_texts as texts
 from mlserve.protocols.errors import describe_error, error_body
 from mlserve.protocols.forms import parse_multipart, parse_urlencoded
@@ -183,7 +183,7 @@ def stream_head(chunk: Chunk) -> Answer:
     """The head of an answer that comes in pieces, of which this is the first."""
     headers = [("ts_stream_next", "true")]
     headers += [pair for pair in _clean(chunk.headers) if pair[0].lower() != "ts_stream_next"]
-    return Answer(200, b"", _UNSAFE.sub(" ", chunk.content_type), headers)
+    return Answer(chunk.status, b"", _UNSAFE.sub(" ", chunk.content_type), headers, _UNSAFE.sub(" ", chunk.reason))
 
 
 def _clean(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -229,7 +229,7 @@ def _torchserve_error(error: ServeError, options: HttpOptions, model: str, versi
         message = texts.no_worker_text(model, version)
     elif fixed is not None:
         kind = "InternalServerException"
-        status = 507 if status == 413 else status
+        status = 507 if status == 413 or (isinstance(error, WorkerDied) and error.killed) else status
         refused = error.status is not None or (error.kind is ErrorKind.HANDLER_FAILED and not error.detail)
         if not refused:  # else the handler, or the check of what it returned, has the words
             message = _with_fixed_text(fixed, error, options.error_detail)

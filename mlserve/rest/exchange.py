@@ -99,8 +99,8 @@ class Exchange:
         pieces: list[bytes | memoryview] = []
         if not self._streaming:
             self._streaming = True
-            self._status = 200
             first = stream_head(chunk)
+            self._status = first.status
             if not self.chunked:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
             framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""

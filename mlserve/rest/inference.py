@@ -59,9 +59,7 @@ def build_inference_app(
     app = web.Application(
         middlewares=[_access_lines(access), errors, token_check(guard, "inference")], client_max_size=max_request_size
     )
-    if workflows is not None:
-        workflows.add_inference_routes(app)
-    api = InferenceApi(service, style, max_request_size, shared)
+    api = InferenceApi(service, style, max_request_size, shared, workflows)
     app.router.add_route("*", "/{tail:.*}", api.answer, expect_handler=api.expect)
     return app
 
@@ -97,7 +95,15 @@ def _json(status: int, value: object) -> web.Response:
 class InferenceApi:
     """Answers what :func:`mlserve.protocols.inference_routes.find_route` knows."""
 
-    def __init__(self, service: InferenceService, style: HeaderStyle, max_request: int, shared: bool) -> None:
+    def __init__(
+        self,
+        service: InferenceService,
+        style: HeaderStyle,
+        max_request: int,
+        shared: bool,
+        workflows: WorkflowsApi | None = None,
+    ) -> None:
+        self._workflows = workflows
         self._shared = shared
         self._service = service
         self._style = style
@@ -106,6 +112,7 @@ class InferenceApi:
         self._version = texts.TORCHSERVE_VERSION if style.options.torchserve_style else __version__
         self._actions: dict[str, Callable[[web.Request, InferenceRoute], Awaitable[web.StreamResponse]]] = {
             routes.PREDICT: self._predict,
+            routes.WORKFLOW: self._workflow,
             routes.PING: self._ping,
             routes.API: self._describe_api,
             routes.LIVE: self._live,
@@ -152,6 +159,11 @@ class InferenceApi:
             return await self._infer(request, route, handle, body)
         except ServeError as error:
             return self._response(encode_error(error, self._options, name, route.version))
+
+    async def _workflow(self, request: web.Request, route: InferenceRoute) -> web.StreamResponse:
+        if self._workflows is None:
+            raise RouteNotFound(request.path)
+        return await self._workflows.predict(request, route.name or "", await self._read(request))
 
     def _find(self, request: web.Request, route: InferenceRoute, body: bytes) -> VersionHandle:
         """The model of a request; ``/invocations`` names it in its query, in a form, or not if there is only one."""
@@ -218,6 +230,8 @@ class InferenceApi:
 
     async def _begin_stream(self, request: web.Request, head: Answer) -> web.StreamResponse:
         stream = self._style.stream({**dict(head.headers), "x-request-id": request[REQUEST_ID]}, head.content_type)
+        reason = head.reason if self._options.torchserve_style else head.reason or None
+        stream.set_status(head.status, reason)
         if request.version >= HttpVersion11:
             stream.enable_chunked_encoding()
         else:

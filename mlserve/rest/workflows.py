@@ -27,14 +27,10 @@ class WorkflowsApi:
         app.router.add_route("*", "/workflows", self.manage)
         app.router.add_route("*", "/workflows/{rest:.*}", self.manage)
 
-    def add_inference_routes(self, app: web.Application) -> None:
-        """Before the routes that catch everything."""
-        app.router.add_route("*", "/wfpredict/{name}", self.predict)
-
     async def manage(self, request: web.Request) -> web.Response:
-        """``GET|POST /workflows``, ``GET|DELETE /workflows/{name}``."""
+        """``GET|POST /workflows``, ``GET|DELETE /workflows/{name}``; TorchServe does not look at one more segment."""
         segments = [unquote(segment) for segment in request.rel_url.raw_path.split("/")[2:] if segment]
-        if len(segments) > 1:
+        if len(segments) > 2:
             raise RouteNotFound(request.path)
         if not segments:
             if request.method == "GET":
@@ -64,11 +60,11 @@ class WorkflowsApi:
         )
         return _status(codec.registered_text(workflow.name))
 
-    async def predict(self, request: web.Request) -> web.Response:
+    async def predict(self, request: web.Request, name: str, body: bytes) -> web.Response:
         """One request through the whole graph."""
-        workflow = self._workflows.find(request.match_info["name"])
+        workflow = self._workflows.find(name)
         head = Head(request.raw_headers)
-        item = decode(head, request[REQUEST_ID], request.raw_headers, await request.read(), url_path=None)
+        item = decode(head, request[REQUEST_ID], request.raw_headers, body, url_path=None)
         answer = codec.encode(await self._workflows.predict(workflow, item))
         return web.Response(body=answer.body, headers={"Content-Type": answer.content_type})
 

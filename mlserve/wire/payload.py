@@ -158,6 +158,8 @@ class ChunkMeta(msgspec.Struct, array_like=True):
     index: int
     content_type: str = ""
     headers: list[tuple[str, str]] = []
+    status: int = 200
+    reason: str = ""
 
 
 class CancelMeta(msgspec.Struct, array_like=True):

@@ -178,7 +178,7 @@ class Steps:
 
     def _send_piece(self, running: Running, item: ItemResult, body: Buffer) -> None:
         running.streamed = True
-        meta = ChunkMeta(0, item.content_type, item.headers)
+        meta = ChunkMeta(0, item.content_type, item.headers, item.status, item.reason)
         self._to_server(Kind.CHUNK, running.work.batch_id, meta, [body])
 
     def _answer(self, running: Running, item: ItemResult, body: Buffer) -> None:

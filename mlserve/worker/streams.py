@@ -50,21 +50,30 @@ class ChunkSender:
     def send(self, index: int, piece: Any, reply: Any, *, first: bool = False) -> None:
         """Send one piece of item ``index``; ``reply`` is what was set on the context for it, or None.
 
-        The ``first`` one brings the headers. Raises ``UnsupportedOutput``, and SystemExit when the server is gone:
-        that passes through whatever a handler catches, and there is nobody left to compute for.
+        The ``first`` one brings the status and the headers. Raises ``UnsupportedOutput``, and SystemExit when the
+        server is gone: that passes through whatever a handler catches, and there is nobody left to compute for.
         """
         content_type = reply.content_type if reply is not None else ""
         headers = _checked(reply.headers) if reply is not None and first else []
+        status, reason = _status(reply) if reply is not None and first else (200, "")
         if isinstance(piece, Response):
             content_type = piece.content_type or content_type
             piece = piece.body
         body, natural = encode_element(piece)
         if len(body):
-            meta = ChunkMeta(index, content_type or (natural if self._infer else ""), headers)
+            meta = ChunkMeta(index, content_type or (natural if self._infer else ""), headers, status, reason)
             try:
                 self._link.send(Kind.CHUNK, self._batch_id, encode_meta(meta), [body])
             except OSError:
                 raise SystemExit(0) from None
+
+
+def _status(reply: Any) -> tuple[int, str]:
+    if not isinstance(reply.status, int) or not 200 <= reply.status <= 599:
+        raise UnsupportedOutput(
+            f"The handler set the response status {reply.status!r}; it must be an integer from 200 to 599"
+        )
+    return int(reply.status), str(reply.reason)
 
 
 def _checked(headers: Mapping[str, Any]) -> list[tuple[str, str]]:

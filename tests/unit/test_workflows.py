@@ -11,7 +11,15 @@ import pytest
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.core.workflows import WorkflowFiles, WorkflowService
-from mlserve.errors import ErrorKind, ModelExists, ServeError, WorkerStartError, WorkflowFailed, WorkflowNotFound
+from mlserve.errors import (
+    ErrorKind,
+    ModelExists,
+    NodeFailed,
+    ServeError,
+    WorkerStartError,
+    WorkflowFailed,
+    WorkflowNotFound,
+)
 from mlserve.protocols.workflows import encode
 
 SPEC = {
@@ -112,7 +120,7 @@ def test_a_node_is_tried_again_as_often_as_it_says_and_no_more() -> None:
         assert await rig.workflows.predict(workflow, request())
         assert [name for name, _ in rig.asked].count("cat") == 3
         rig.fail = {"dog": [late, late]}
-        with pytest.raises(WorkflowFailed, match="Error executing dog"):
+        with pytest.raises(NodeFailed, match="Error executing dog"):
             await rig.workflows.predict(workflow, request())
 
     asyncio.run(scenario())

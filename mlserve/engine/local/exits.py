@@ -47,6 +47,11 @@ class Ending(NamedTuple):
     text: str
     detail: str = ""
 
+    @property
+    def killed(self) -> bool:
+        """Out of memory, or by SIGKILL: mostly the kernel's, for the same reason."""
+        return self.slug in ("killed", "out_of_memory")
+
 
 def explain(code: int, *, oom_kills: int | None = None) -> Ending:
     """What a process's exit status says; negative is the number of the signal that ended it.

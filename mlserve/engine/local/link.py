@@ -225,8 +225,9 @@ class WorkerLink(asyncio.Protocol):
         if not 0 <= meta.index < len(batch.jobs):
             raise Malformed(f"a chunk for item {meta.index} of a batch of {len(batch.jobs)}")
         self.progress = now
+        chunk = Chunk(bytes(frm.body), meta.content_type, meta.headers, meta.status, meta.reason)
         try:
-            self._events.item_chunk(batch, meta.index, Chunk(bytes(frm.body), meta.content_type, meta.headers))
+            self._events.item_chunk(batch, meta.index, chunk)
         except Exception:
             log.exception("could not take a chunk of batch %d", frm.batch_id)
 

@@ -136,11 +136,13 @@ class LocalPool:
             self._shared.target = len(self._live())
             worker, ending = failures[-1]
             name, version = self._spec.key
-            raise WorkerStartError(
+            error = WorkerStartError(
                 f"Failed to start workers for model {name} version: {version}. Worker {worker.worker_id} {ending.text}",
                 detail=ending.detail,
                 kind=ErrorKind.OUT_OF_MEMORY if ending.slug == "out_of_memory" else None,
             )
+            error.killed = ending.killed
+            raise error
 
     def _ended(self, worker: Worker, error: ServeError | None) -> None:
         """A supervisor is done: its worker was stopped, or given up (``error``)."""

@@ -25,7 +25,7 @@ from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
 from mlserve.engine.local.reports import report_for
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
-from mlserve.errors import ErrorKind, ServeError
+from mlserve.errors import ErrorKind, ServeError, WorkerDied
 from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION
 from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready
@@ -140,7 +140,9 @@ class Worker:
     def error(self, ending: Ending) -> ServeError:
         """A death as the requests that it took along see it."""
         message = f"Worker died: worker {self.worker_id} of model {self._spec.key} {ending.text}"
-        return ServeError(message, kind=ErrorKind.WORKER_DIED, detail=ending.detail)
+        error = WorkerDied(message, detail=ending.detail)
+        error.killed = ending.killed
+        return error
 
     # -- the life -----------------------------------------------------------------------------------------------------
 
