@@ -44,6 +44,21 @@ DIFFERENCES: dict[str, Difference] = {
         "it gets the default of 100 ms",
         "a slip of the original that describe shows",
     ),
+    "numbers-out-of-range": Difference(
+        "register takes batch_size=-3 and the like, and describe shows them",
+        "such a number counts as not given",
+        "a batch of less than one request cannot be",
+    ),
+    "nameless-archive": Difference(
+        "registering an archive without a manifest needs model_name, else 400",
+        "the file's name is the model's, as for models loaded at start",
+        "one rule for both ways to load",
+    ),
+    "grpc-unknown": Difference(
+        "a management call that fails in a way without a status of its own ends with UNKNOWN and no text",
+        "it ends with the status of the REST answer and its text; only a second registration stays UNKNOWN",
+        "a client can tell what to do about it",
+    ),
     "scale-minus-one": Difference(
         "min_worker=-1 answers 500 and leaves min and max at -1",
         "it answers 500 and changes nothing",
@@ -73,6 +88,42 @@ DIFFERENCES: dict[str, Difference] = {
         "Predictions on a streaming handler never answers",
         "it answers with the whole of the stream",
         "a client cannot know how a handler answers",
+    ),
+    "grpc-too-large": Difference(
+        "a gRPC message beyond max_request_size ends with CANCELLED and no words",
+        "it ends with RESOURCE_EXHAUSTED and both sizes",
+        "a client cannot tell the other from its own cancelling",
+    ),
+    "large-response": Difference(
+        "an answer beyond max_response_size ends its worker",
+        "the request fails, and the worker serves on",
+        "a large answer must not take the others in the worker with it",
+        "server.max_response_size",
+    ),
+    "sequence-start": Difference(
+        "a request of StreamPredictions2 with ts_request_sequence_start and no sequence_id is refused",
+        "the server makes the id, and the answer tells it",
+        "it is what the definitions say; the test of the flag there compares the name of a Java object",
+    ),
+    "sequence-end": Difference(
+        "every request of StreamPredictions2 reaches its handler with the header ts_request_sequence_end",
+        "only those do that have it in their input",
+        "a handler could not tell when a sequence ends",
+    ),
+    "sequence-failure": Difference(
+        "a model that is not there, that fails, or that has no sequences ends StreamPredictions2 with UNKNOWN",
+        "that request is answered with a status, and the call goes on",
+        "one failed request must not end the others' sequences",
+    ),
+    "unary-to-sequence": Difference(
+        "Predictions on a model with sequenceBatching is never answered",
+        "it is answered, as a sequence of its own unless it names one",
+        "a call that cannot be served must not hang",
+    ),
+    "open-inference-ready": Difference(
+        "ServerReady is true whatever the models do, and ModelReady is true of a model without workers",
+        "both tell whether a worker is ready",
+        "load balancers send requests there",
     ),
     "handler-with-function": Difference(
         "torch-model-archiver fails on `--handler file.py:function`",
