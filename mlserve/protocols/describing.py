@@ -57,7 +57,7 @@ def describe_json(
         "parallelType": spec.parallel_type,
         "parallelLevel": spec.parallel_level,
         "deviceType": _device_type(spec, model.workers),
-        **({"deviceIds": list(spec.device_ids)} if spec.device_ids else {}),
+        **({"deviceIds": list(spec.device_ids)} if _has_own_gpus(spec, model.workers) else {}),
         "continuousBatching": spec.continuous_batching,
         "useJobTicket": spec.use_job_ticket,
         "useVenv": spec.use_venv or bool(spec.python),
@@ -113,9 +113,15 @@ def _plain(value: float) -> int | float:
 
 
 def _device_type(spec: ModelSpec, workers: Sequence[WorkerInfo]) -> str:
-    if spec.device_type:
-        return spec.device_type
+    """What the workers run on, as far as there are any: a model may ask for a GPU where there is none."""
+    if not workers:
+        return spec.device_type or "cpu"
     return "gpu" if any(worker.gpu_id is not None for worker in workers) else "cpu"
+
+
+def _has_own_gpus(spec: ModelSpec, workers: Sequence[WorkerInfo]) -> bool:
+    """Whether ``device_ids`` counts: a list with a GPU that is not there is left out as a whole."""
+    return bool(spec.device_ids) and (not workers or any(worker.gpu_id in spec.device_ids for worker in workers))
 
 
 def gpu_usage(gpu: int) -> str:

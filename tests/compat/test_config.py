@@ -33,6 +33,8 @@ MODELS = {
     "noop": {"1.11": {"batchSize": 0}},
 }
 YAML = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 5\nresponseTimeout: 55\n"
+# Wrong ones are left out, and so are wishes that this machine cannot meet.
+WISHES = "deviceType: gpu\ndeviceIds: [0, 1]\nbatchSize: '4'\nmaxBatchDelay: soon\nstartupTimeout: -1\nuseVenv: 1\n"
 ENVIRON = {
     "TS_JOB_QUEUE_SIZE": "7",
     "TS_ENABLE_MODEL_API": "true",
@@ -54,6 +56,7 @@ def server(start, tmp_path_factory: pytest.TempPathFactory) -> DropIn:
     """Everything of the store is loaded, because a variable says so; the command line and the file say otherwise."""
     store = make_store(tmp_path_factory.mktemp("store"))
     archive(store, "configured", NOOP, model_config__yaml=YAML, model={"configFile": "model_config.yaml"})
+    archive(store, "wishes", NOOP, model_config__yaml=WISHES, model={"configFile": "model_config.yaml"})
     archive(store, "broken", "import no_such_module_at_all\n" + NOOP)
     (store / "junk.txt").write_text("no model")
     settings = {
@@ -69,7 +72,7 @@ def server(start, tmp_path_factory: pytest.TempPathFactory) -> DropIn:
 
 def test_all_loads_every_archive_and_folder_of_the_store(server: DropIn) -> None:
     models = {one["modelName"] for one in server.manage("GET", "/models").json()["models"]}
-    assert models - {"broken"} == {"noop", "klass", "entry", "bare", "nomanifest", "unpacked", "configured"}
+    assert models - {"broken"} == {"noop", "klass", "entry", "bare", "nomanifest", "unpacked", "configured", "wishes"}
     versions = server.manage("GET", "/models/noop/all").json()
     assert {one["modelVersion"]: one["loadedAtStartup"] for one in versions} == {"1.11": True, "1.2.1": True}
     assert server.ask("POST", "/predictions/unpacked", "x").body == b"OK"
@@ -92,14 +95,19 @@ def test_all_loads_every_archive_and_folder_of_the_store(server: DropIn) -> None
         # The archive's own file comes before the JSON, where it says something.
         ("configured", {"minWorkers": 1, "maxWorkers": 1, "batchSize": 5, "maxBatchDelay": 250, "responseTimeout": 55}),
         ("entry", {"minWorkers": 1, "batchSize": 6, "maxBatchDelay": 60, "responseTimeout": 33, "startupTimeout": 120}),
+        (
+            "wishes",
+            {"deviceType": "cpu", "batchSize": 1, "maxBatchDelay": 100, "startupTimeout": 120, "useVenv": False},
+        ),
         ("noop/1.11", {"minWorkers": 1, "batchSize": 1, "maxBatchDelay": 100, "responseTimeout": 33}),
     ],
 )
 def test_a_models_values_come_from_its_archive_then_the_json_then_the_defaults(
-    server: DropIn, path: str, expected: dict[str, int]
+    server: DropIn, path: str, expected: dict[str, Any]
 ) -> None:
     described = describe(server, path)
     assert {key: described[key] for key in expected} == expected
+    assert "deviceIds" not in described
 
 
 def test_a_variable_beats_the_file(server: DropIn) -> None:

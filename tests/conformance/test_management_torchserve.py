@@ -26,7 +26,7 @@ class FakeService:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.failure: Exception | None = None
-        self.workers = [WorkerInfo(9000, "READY", pid=4711)]
+        self.workers = [WorkerInfo(9000, "READY", pid=4711, gpu_id=2)]
         self.scaled = 1
 
     async def register(self, url: str, overrides: dict[str, Any], **options: Any) -> Any:
