@@ -22,6 +22,7 @@ import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlserve.core.lifecycle import WorkerState
 from mlserve.core.model import ModelKey
 from mlserve.errors import ErrorKind, MethodNotAllowed, ServeError, WorkerStartError
 from mlserve.protocols import management as codec
@@ -134,7 +135,8 @@ class ManagementActions:
         """With ``models.unregister_timeout`` 0 workers end, and the version without them can be removed next time."""
         models = self._service.describe(name, version)
         in_use = models[0].is_default and len(self._service.describe(name, "all")) > 1  # for the service to refuse
-        if models[0].workers and not in_use:
+        ended = (WorkerState.DRAINING.value, WorkerState.STOPPED.value)  # by the try before this one
+        if any(worker.state not in ended for worker in models[0].workers) and not in_use:
             await self._to_the_end(
                 self._service.scale(name, version, min_workers=0, max_workers=0), f"ending the workers of {name}"
             )

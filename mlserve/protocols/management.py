@@ -159,8 +159,8 @@ def _converted(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name in _TEXTS and isinstance(value, (bool, int, float)):
             value = str(value).lower() if isinstance(value, bool) else str(value)
-        elif name in _NUMBERS and (isinstance(value, bool) or _number({name: value}, name) is None):
-            raise ValueError(f"{name}: a number was expected, got {str(value)[:40]!r}")
+        elif name in _NUMBERS and (isinstance(value, bool) or _integer({name: value}, name) is None):
+            raise ValueError(f"{name}: a whole number was expected, got {str(value)[:40]!r}")
         elif name in REGISTER_PARAMETERS and isinstance(value, (dict, list)):
             raise ValueError(f"{name}: a single value was expected")
         result[name] = value
@@ -177,7 +177,8 @@ def parse_register(parameters: Mapping[str, Any], *, lenient: bool = False) -> R
         raise InvalidInput("Parameter url is required.")
     overrides: dict[str, Any] = {}
     for name in ("model_name", "handler", "runtime"):
-        if text := _text(parameters, name):
+        text = _text(parameters, name)
+        if text or (lenient and text is not None and name == "runtime"):  # TorchServe knows no empty runtime
             overrides[name] = text
     if overrides.get("runtime", "python") not in _RUNTIMES:
         raise InvalidInput(f"Invalid RuntimeType value: {overrides['runtime']}")
