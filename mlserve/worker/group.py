@@ -163,21 +163,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(options.fd, False)
     server = socket.socket(fileno=options.fd)
-    with tempfile.TemporaryDirectory(prefix="mlserve-group-") as folder:  # mode 0700: nobody else may connect
-        path = str(Path(folder, "s"))
-        with socket.socket(socket.AF_UNIX) as listener:
+    child: subprocess.Popen[bytes] | None = None
+    try:
+        # Mode 0700: nobody else may connect. It goes once all are there: nothing is left if this process is killed.
+        with tempfile.TemporaryDirectory(prefix="mlserve-group-") as folder, socket.socket(socket.AF_UNIX) as listener:
+            path = str(Path(folder, "s"))
             listener.bind(path)
             listener.listen(options.ranks)
             child = subprocess.Popen([*options.launch, "-m", "mlserve.worker", "--connect", path])
-            try:
-                group = Group(server, _accept(listener, options.ranks, child), options.batches)
-                group.run()
-            except (OSError, FrameError) as error:
-                print(f"worker group: {error}", file=sys.stderr, flush=True)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(END_GRACE)  # ranks that were told to end
-            ended = child.poll()
-            _end(child)
+            ranks = _accept(listener, options.ranks, child)
+        Group(server, ranks, options.batches).run()
+    except (OSError, FrameError) as error:
+        print(f"worker group: {error}", file=sys.stderr, flush=True)
+    if child is None:
+        return 1
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(END_GRACE)  # ranks that were told to end
+    ended = child.poll()
+    _end(child)
     return ended if ended is not None and ended > 0 else 0 if ended == 0 else 1
 
 

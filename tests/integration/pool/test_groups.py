@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import tempfile
 
+import psutil
 import pytest
 
 from mlserve.engine.local import LoadOptions
@@ -77,6 +80,32 @@ def test_a_rank_that_cannot_load_fails_the_whole_worker_with_its_traceback(rig):
             await pool.scale(1)
 
     rig.run(rig.spec(source, startup_timeout=60.0, **RANKS), test)
+
+
+@pytest.mark.parametrize("program", ["mlserve.worker.group", "torch.distributed.run"])
+def test_what_is_between_a_group_and_the_server_takes_the_ranks_along(rig, tmp_path, monkeypatch, program):
+    """Even ranks that hold the interpreter lock and cannot see their sockets close; torchrun gives each a session."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    source = """
+        import ctypes
+        def handle(data, context):
+            if data:
+                ctypes.PyDLL(None).sleep(300)
+    """
+
+    async def test(pool, events):
+        await pool.scale(1)
+        group = psutil.Process().children(recursive=True)
+        (between,) = [process for process in group if process.cmdline()[2:3] == [program]]
+        events.ready[0].send(events.batch(b"x"))
+        await asyncio.sleep(0.2)
+        between.kill()
+        await events.until(lambda: events.lost)
+        assert (await asyncio.to_thread(psutil.wait_procs, group, 10))[1] == []
+
+    rig.run(rig.spec(source, startup_timeout=60.0, max_retry_timeout=0.0, **RANKS), test)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("mlserve-group")] == []
 
 
 def test_a_worker_under_the_cpu_launcher_serves_like_any_other(rig):
