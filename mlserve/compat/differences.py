@@ -151,9 +151,10 @@ DIFFERENCES: dict[str, Difference] = {
         "there is no log4j",
     ),
     "system-metrics-command": Difference(
-        "system_metrics_cmd runs a program for the machine's metrics",
-        "the server measures the machine itself",
+        "a Python process is started every metric_time_interval to measure the machine",
+        "the server measures the machine itself; only a system_metrics_cmd of the user's own is run, as there",
         "a process a minute is not needed for it",
+        "metrics.system_command",
     ),
     "tls-versions": Difference(
         "TLS 1.2 with two cipher suites",
@@ -174,5 +175,85 @@ DIFFERENCES: dict[str, Difference] = {
         "a worker's death is told as `Worker died.` and a line in a log",
         "describe adds why (signal, out of memory, exit code), the traceback and the last log lines",
         "extra keys behind TorchServe's own",
+    ),
+    "archive-forms": Difference(
+        "a .tar.gz without a top folder loses its files, and a .zip cannot be registered",
+        "both are read like any other archive",
+        "what is in them says that they are models",
+    ),
+    "archiver-manifest": Difference(
+        "MANIFEST.json has the time of packing in createdOn",
+        "createdOn is 01/01/1980 unless SOURCE_DATE_EPOCH is set, and `checksums` holds a digest of each file",
+        "the same files give the same archive, and a damaged one is found when it is loaded",
+    ),
+    "models-json-keys": Difference(
+        "runtimeType in the key `models` replaces that of the archive; marName is not read",
+        "both are noted at start and not read",
+        "the archive says how it runs, and load_models names the archives",
+    ),
+    "timeouts-of-the-call": Difference(
+        "a model-config.yaml that sets no timeout sets 120 s, and one of the key `models` beats a register call's",
+        "a timeout of the call counts unless model-config.yaml has one; the default is default_response_timeout's",
+        "what is said in so many words comes before what nobody said",
+    ),
+    "yaml-workers": Difference(
+        "minWorkers and maxWorkers of model-config.yaml count together or not at all",
+        "one of them is enough",
+        "minWorkers: 2 says what it means",
+    ),
+    "yaml-delay": Difference(
+        "maxBatchDelay: 0 in model-config.yaml means 100 ms, and fractions are refused",
+        "it means 0, and milliseconds may have fractions",
+        "0 is the natural way to ask for no wait",
+    ),
+    "values-at-start": Difference(
+        "a wrong number may be found with the first model, and an unknown metrics_mode is `log`",
+        "every value is checked at start; the error names file, line and key",
+        "a typing error must not change what is measured",
+    ),
+    "missing-config-file": Difference(
+        "a TS_CONFIG_FILE that does not exist counts as an empty one",
+        "the server does not start",
+        "a server on default addresses with default limits is not what was asked for",
+    ),
+    "snapshot-bad-model": Difference(
+        "restoring a snapshot ends with the first model that cannot be loaded",
+        "the others are restored, and the server tells which one was not",
+        "one bad archive must not take the others down",
+    ),
+    "snapshot-overwritten": Difference(
+        "a server that refuses a snapshot, because an archive is gone, writes an empty one when it ends",
+        "it writes none",
+        "the next start would come up without any models",
+    ),
+    "head-and-allow": Difference(
+        "HEAD on the management API answers 405, and no 405 has an Allow header",
+        "HEAD answers as GET without the body, and Allow names the methods",
+        "it is what HTTP asks for",
+    ),
+    "describe-keys": Difference(
+        "describe has TorchServe's keys",
+        "behind them it has state, defaultVersion, batchPolicy, lastError and provenance, and more of each worker",
+        "clients read the keys that they know",
+    ),
+    "worker-comes-back": Difference(
+        "a worker that loads and dies again at once is started again a second later each time",
+        "the waits grow until it has been ready for a minute",
+        "a model that dies with each request would load without end",
+    ),
+    "log-lines-once": Difference(
+        "ts_log.log holds the server's own lines twice",
+        "each is there once",
+        "the doubling is a slip of the log4j2 file",
+    ),
+    "queue-time": Difference(
+        "QueueTime is in whole milliseconds",
+        "it has decimals",
+        "most waits are shorter than a millisecond",
+    ),
+    "broken-image": Difference(
+        "an image that cannot be read fails in the handler with 503",
+        "the handlers that come with the server answer 400",
+        "the mistake is the client's, and sending it again does not help",
     ),
 }
