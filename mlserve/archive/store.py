@@ -2,7 +2,8 @@
 
 Two doors. :meth:`ModelStore.resolve` is for the management API and trusts nobody: names in the store, paths inside it,
 allowed URLs. :meth:`ModelStore.resolve_local` is for start-up, where the operator speaks: also paths anywhere, unpacked
-directories and bare handler files. Archives are unpacked into ``work_dir``; directories are used where they are.
+directories, bare handler files and bare model files. Archives are unpacked into ``work_dir``; directories are used
+where they are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from urllib.parse import unquote
 from mlserve.archive.download import AllowedUrls, DownloadLimits, download, file_name, is_url, place
 from mlserve.archive.extract import unpack
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH, read_manifest, split_handler
+from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for
 from mlserve.archive.reading import DEFAULT_LIMITS, Limits
 from mlserve.archive.requirements import prepare as prepare_environment
 from mlserve.archive.spec import Sources, build_spec, read_config
@@ -161,12 +163,10 @@ class ModelStore:
         overrides = dict(overrides)
 
         def prepare() -> ModelSpec:
-            owned = path.is_file() and not _is_handler(path)
+            owned = path.is_file() and not _is_handler(path) and not is_model_file(path)
             try:
                 directory = self._directory(path, target, url, overrides)
-                manifest = (
-                    None if _is_handler(path) else read_manifest(directory, named=bool(overrides.get("model_name")))
-                )
+                manifest = _manifest(path, directory, named=bool(overrides.get("model_name")))
                 config, config_name = read_config(directory, manifest)
                 spec = build_spec(
                     Sources(
@@ -202,6 +202,8 @@ class ModelStore:
             function = split_handler(url)[1]
             overrides.setdefault("handler", f"{path.name}:{function}" if function else path.name)
             return path.parent
+        if is_model_file(path):
+            return path.parent
         self._models.mkdir(parents=True, exist_ok=True, mode=0o700)
         return unpack(path, target, limits=self._limits)
 
@@ -226,6 +228,13 @@ def _only_subdirectory(path: Path) -> Path:
     """A directory that holds nothing but one other stands for that one; ``MAR-INF`` alone is a model already."""
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() and entries[0].name != MANIFEST_DIR else path
+
+
+def _manifest(path: Path, directory: Path, *, named: bool) -> dict[str, Any] | None:
+    """The model's own manifest, or the one made up for a file that has none; ``None`` for a bare handler."""
+    if is_model_file(path):
+        return manifest_for(path)
+    return None if _is_handler(path) else read_manifest(directory, named=named)
 
 
 def _is_handler(path: Path) -> bool:
@@ -262,7 +271,7 @@ def _handler_file(url: str, root: Path | None) -> Path | None:
 
 def _stem(name: str) -> str:
     """``resnet18.tar.gz`` -> ``resnet18``."""
-    suffix = next((end for end in (*ARCHIVE_SUFFIXES, ".py") if name.endswith(end)), "")
+    suffix = next((end for end in (*ARCHIVE_SUFFIXES, ".py", *SUFFIXES) if name.endswith(end)), "")
     return name.removesuffix(suffix)
 
 

@@ -1,0 +1,110 @@
+"""Items to as few calls of a runtime as they allow, and its outputs back to items.
+
+Items that differ in a dimension that may vary, or in a value that a whole batch shares, cannot stand in one call;
+those that can are concatenated along the batch axis. A model of a fixed batch length gets exactly that many rows, the
+last call filled up with copies of its last row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .items import Item
+from .signature import Signature, Tensor
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def run(infer: Callable[[Arrays], Arrays], signature: Signature, items: Sequence[Item]) -> list[Arrays]:
+    """The outputs of each item, with the batch axis."""
+    groups: dict[Any, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(_key(item, signature), []).append(index)
+    results: dict[int, Arrays] = {}
+    for members in groups.values():
+        counts = [items[index].rows for index in members]
+        outputs = _infer(infer, signature, _joined([items[index].arrays for index in members], signature), sum(counts))
+        for index, arrays in zip(members, _parted(outputs, signature.outputs, counts), strict=True):
+            results[index] = arrays
+    return [results[index] for index in range(len(items))]
+
+
+def _key(item: Item, signature: Signature) -> Any:
+    """What must be equal for two items to share a call."""
+    found: list[Any] = []
+    for tensor in signature.inputs:
+        array = item.arrays[tensor.name]
+        if tensor.axis is None:
+            found.append((array.shape, array.tobytes() if array.dtype != object else tuple(array.ravel().tolist())))
+        else:
+            found.append((array.dtype, array.shape[: tensor.axis], array.shape[tensor.axis + 1 :]))
+    return tuple(found)
+
+
+def _joined(given: Sequence[Arrays], signature: Signature) -> Arrays:
+    if len(given) == 1:
+        return given[0]
+    return {
+        one.name: given[0][one.name]
+        if one.axis is None
+        else np.concatenate([arrays[one.name] for arrays in given], axis=one.axis)
+        for one in signature.inputs
+    }
+
+
+def _infer(infer: Callable[[Arrays], Arrays], signature: Signature, inputs: Arrays, rows: int) -> Arrays:
+    size = signature.batch
+    if size is None or size == rows:
+        return infer(inputs)
+    calls = []
+    for start in range(0, rows, size):
+        part = {one.name: _slice(inputs[one.name], one, start, size) for one in signature.inputs}
+        used = min(size, rows - start)
+        outputs = infer(part)
+        calls.append({name: _first(array, _axis(signature.outputs, name), used) for name, array in outputs.items()})
+    return {
+        name: array
+        if (axis := _axis(signature.outputs, name)) is None
+        else np.concatenate([one[name] for one in calls], axis=axis)
+        for name, array in calls[0].items()
+    }
+
+
+def _slice(array: np.ndarray[Any, Any], tensor: Tensor, start: int, size: int) -> np.ndarray[Any, Any]:
+    if tensor.axis is None:
+        return array
+    rows = np.minimum(np.arange(start, start + size), array.shape[tensor.axis] - 1)
+    return np.asarray(np.take(array, rows, axis=tensor.axis))
+
+
+def _first(array: np.ndarray[Any, Any], axis: int | None, count: int) -> np.ndarray[Any, Any]:
+    return array if axis is None else np.asarray(np.take(array, np.arange(count), axis=axis))
+
+
+def _axis(tensors: Sequence[Tensor], name: str) -> int | None:
+    return next((one.axis for one in tensors if one.name == name), 0)
+
+
+def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Arrays]:
+    """The rows of each item. Raises ``ValueError`` for an output that has another number of rows."""
+    if len(counts) == 1:
+        return [outputs]
+    total, edges = sum(counts), np.cumsum(counts)[:-1]
+    parted: list[Arrays] = [{} for _ in counts]
+    for name, array in outputs.items():
+        axis = _axis(tensors, name)
+        if axis is None:
+            pieces = [array] * len(counts)
+        elif axis >= array.ndim or array.shape[axis] != total:
+            raise ValueError(
+                f"Output {name!r} has the shape {list(array.shape)} for {total} items: none of its axes is the batch. "
+                "Say which in model-config.yaml (outputs: {NAME: {batch_axis: N}}), or set batchSize: 1"
+            )
+        else:
+            pieces = np.split(array, edges, axis=axis)
+        for one, piece in zip(parted, pieces, strict=True):
+            one[name] = piece
+    return parted

@@ -1,0 +1,106 @@
+"""One runtime per kind of model file, and the choice between them.
+
+A runtime is made from a file or folder and answers batches of named arrays. Each lives in its own module here, imports
+what it needs when it is made, and is an extra of the package; a missing one is named with its install line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..signature import Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class Runtime(Protocol):
+    """A loaded model. ``name`` is for people: ``onnxruntime 1.20, CPUExecutionProvider``."""
+
+    name: str
+    signature: Signature
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """The outputs of one batch. ``inputs`` fit the signature and have the batch axis, as have the outputs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a runtime is made from: the model's file or folder, and what the worker and model-config.yaml say.
+
+    ``gpu`` is the index of the worker's GPU, ``threads`` its share of the CPUs, ``options`` the section of
+    model-config.yaml that is called like the runtime.
+    """
+
+    path: Path
+    gpu: int | None = None
+    threads: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    code: Path | None = None
+
+
+class Format(NamedTuple):
+    """``module`` is here and has ``open_model(source) -> Runtime``; ``extra`` installs what it needs."""
+
+    module: str
+    extra: str
+    suffixes: tuple[str, ...] = ()
+
+
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format("onnx", "onnx", (".onnx", ".ort")),
+    "torchscript": Format("torchscript", "torch", (".ts", ".torchscript")),
+    "torch": Format("eager", "torch", (".pt", ".pth", ".bin", ".safetensors")),
+    "export": Format("exported", "torch", (".pt2",)),
+    "aotinductor": Format("exported", "torch"),
+}
+"""Name in ``runtime:`` of model-config.yaml -> what runs it."""
+
+
+def format_of(path: Path) -> str:
+    """The name of the runtime for a file, by suffix and, where one suffix stands for several, by content.
+
+    Raises ``ValueError`` for a file that no runtime knows.
+    """
+    if path.suffix in (".pt", ".pth", ".bin") and _holds(path, "/code/", "constants.pkl"):
+        return "torchscript"
+    for name, known in FORMATS.items():
+        if path.suffix in known.suffixes:
+            return name
+    raise ValueError(
+        f"{path.name} is of no format that is known by its name; set runtime: in model-config.yaml to one "
+        f"of {', '.join(FORMATS)}"
+    )
+
+
+def _holds(path: Path, *parts: str) -> bool:
+    """Whether ``path`` is a zip file with a member for each of ``parts``."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return all(any(part in name for name in names) for part in parts)
+
+
+def open_model(name: str, source: Source) -> Runtime:
+    """Load the model. Raises ``ValueError`` for a file that does not fit, ``ImportError`` with the install line."""
+    if name not in FORMATS:
+        raise ValueError(f"runtime: {name} in model-config.yaml is none of {', '.join(FORMATS)}")
+    if not source.path.exists():
+        raise ValueError(f"The manifest names {source.path.name}, but the archive has no such file")
+    chosen = FORMATS[name]
+    try:
+        opened: Runtime = importlib.import_module(f"{__name__}.{chosen.module}").open_model(source)
+    except ImportError as error:
+        raise ImportError(
+            f"{source.path.name} needs the package {error.name}: pip install 'mlserve[{chosen.extra}]' ({error})"
+        ) from error
+    return opened

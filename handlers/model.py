@@ -1,0 +1,116 @@
+"""``model``: serves any model file that a runtime here knows, without a line of code.
+
+One request is one item without the batch dimension (see :mod:`mlserve.handlers.items`); the server batches items on
+the dimension that the file names. Keys of model-config.yaml: ``runtime`` (chosen by the file where it is missing), a
+section called like the runtime for its options, ``inputs`` and ``outputs`` for files that don't describe theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mlserve.handler import Context, PredictionError
+
+from . import batches, items
+from .formats import Runtime, Source, format_of, open_model
+from .signature import Signature, Tensor, declared
+
+logger = logging.getLogger(__name__)
+
+_TORCH = ("torch", "torchscript", "export", "aotinductor")
+
+
+class ModelHandler:
+    """The handler class."""
+
+    runtime: Runtime
+    signature: Signature
+
+    def initialize(self, context: Context) -> None:
+        """Load the model that the manifest names. Raises ``ValueError`` or ``ImportError`` with what is missing."""
+        config = context.model_yaml_config or {}
+        directory = Path(context.system_properties["model_dir"])
+        named = (context.manifest or {}).get("model", {})
+        if not named.get("serializedFile"):
+            raise ValueError("The archive names no model: give --serialized-file")
+        path = directory / named["serializedFile"]
+        name = str(config.get("runtime") or format_of(path))
+        section = config.get("torch" if name in _TORCH else name)
+        code = directory / (named.get("modelFile") or "model.py")
+        source = Source(
+            path,
+            gpu=context.system_properties.get("gpu_id"),
+            threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+            options=section if isinstance(section, Mapping) else {},
+            config=config,
+            code=code if code.is_file() else None,
+        )
+        self.runtime = open_model(name, source)
+        self.runtime.signature = self.signature = complete(self.runtime.signature, config)
+        logger.info("%s: %s", path.name, self.signature.takes())
+
+    def handle(self, data: list[Any], context: Context) -> list[Any]:
+        """Answer a batch: one element per row."""
+        if context.get_request_header(0, "describe") == "True":
+            return [self.describe()] * len(data)
+        begun = perf_counter()
+        answers: dict[int, Any] = {}
+        decoded: dict[int, items.Item] = {}
+        for index, row in enumerate(data):
+            try:
+                decoded[index] = items.decode(row, self.signature)
+            except PredictionError as error:
+                answers[index] = error
+        ready = perf_counter()
+        outputs = batches.run(self.runtime.infer, self.signature, list(decoded.values()))
+        done = perf_counter()
+        for (index, item), arrays in zip(decoded.items(), outputs, strict=True):
+            accept = accepted(context, index) if item.style == "npy" else ""
+            answers[index] = items.encode(arrays, item, self.signature, accept)
+        context.phases.add("preprocess", ready - begun)
+        context.phases.add("inference", done - ready)
+        context.phases.add("postprocess", perf_counter() - done)
+        return [answers[index] for index in range(len(data))]
+
+    def describe(self) -> dict[str, Any]:
+        """The runtime, and the inputs and outputs with dtype and shape."""
+        return {"runtime": self.runtime.name, **self.signature.describe()}
+
+
+def complete(signature: Signature, config: Mapping[str, Any]) -> Signature:
+    """What the file says, with what model-config.yaml says of the same tensors laid over it."""
+    inputs, outputs = signature
+    if config.get("inputs") is not None:
+        given = declared(config["inputs"], "inputs")
+        unknown = [one.name for one in given if one.name not in {known.name for known in inputs}]
+        if unknown and len(given) != len(inputs):
+            raise ValueError(
+                f"inputs in model-config.yaml: {', '.join(unknown)} not among the model's inputs "
+                f"({', '.join(one.name for one in inputs)})"
+            )
+        inputs = given if unknown else _over(inputs, given)  # as many, under other names: they are renamed, in order
+    if config.get("outputs") is not None:
+        given = declared(config["outputs"], "outputs")
+        outputs = _over(outputs, given) if outputs else given
+    return Signature(inputs, outputs)
+
+
+def _over(known: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    by_name = {one.name: one for one in given}
+    return tuple(
+        one
+        if (new := by_name.get(one.name)) is None
+        else new._replace(dtype=new.dtype or one.dtype, shape=new.shape if new.shape is not None else one.shape)
+        for one in known
+    )
+
+
+def accepted(context: Context, index: int) -> str:
+    """The request's ``Accept`` header."""
+    headers = context.get_all_request_header(index)
+    return next((str(value) for name, value in headers.items() if name.lower() == "accept"), "")

@@ -1,0 +1,80 @@
+"""Items to calls and back: every item gets its own rows, in its own order, whatever shares a call with it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+np = pytest.importorskip("numpy")
+
+from mlserve.handlers.batches import run  # noqa: E402
+from mlserve.handlers.items import Item  # noqa: E402
+from mlserve.handlers.signature import Signature, Tensor  # noqa: E402
+
+STATE = Tensor("state", "float32", (2, "batch"), 1)
+
+
+def signature(batch=None, width=None):
+    inputs = (
+        Tensor("x", "float32", (batch, width)),
+        STATE._replace(shape=(2, batch)),
+        Tensor("rate", "int64", (), None),
+    )
+    return Signature(inputs, (Tensor("y", "float32", (batch, width)), Tensor("state", "float32", (2, batch), 1)))
+
+
+def item(first, rows=1, width=3, rate=1):
+    x = np.arange(first, first + rows, dtype=np.float32)[:, None].repeat(width, 1)
+    return Item({"x": x, "state": np.stack([x[:, 0], -x[:, 0]]), "rate": np.asarray(rate)}, rows)
+
+
+class Doubler:
+    """A model that remembers its calls."""
+
+    def __init__(self, batch=None):
+        self.calls = []
+        self.batch = batch
+
+    def __call__(self, inputs):
+        assert self.batch in (None, len(inputs["x"]))
+        assert inputs["state"].shape[1] == len(inputs["x"])
+        self.calls.append(len(inputs["x"]))
+        return {"y": inputs["x"] * 2 * inputs["rate"], "state": inputs["state"] + 1}
+
+
+def check(items, outputs):
+    for one, found in zip(items, outputs, strict=True):
+        assert np.array_equal(found["y"], one.arrays["x"] * 2 * one.arrays["rate"])
+        assert np.array_equal(found["state"], one.arrays["state"] + 1)
+
+
+def test_items_that_fit_together_are_one_call():
+    model, items = Doubler(), [item(0), item(5, rows=3), item(9)]
+    check(items, run(model, signature(), items))
+    assert model.calls == [5]
+
+
+def test_items_of_different_lengths_or_shared_values_do_not_share_a_call():
+    model = Doubler()
+    items = [item(0, width=3), item(1, width=4), item(2, width=3, rate=7), item(3, width=3)]
+    check(items, run(model, signature(), items))
+    assert sorted(model.calls) == [1, 1, 2]
+
+
+@given(
+    batch=st.sampled_from([None, 1, 2, 3, 8]),
+    given=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2)), min_size=1, max_size=8),
+)
+def test_no_item_gets_rows_of_another_whatever_the_batch_length_of_the_model(batch, given):
+    items = [item(10 * index, rows, width, rate) for index, (rows, width, rate) in enumerate(given)]
+    check(items, run(Doubler(batch), signature(batch), items))
+
+
+def test_a_batch_that_came_to_nothing_calls_nothing():
+    model = Doubler()
+    assert run(model, signature(), []) == []
+    assert model.calls == []
+
+
+def test_an_output_without_the_batch_axis_is_an_error_that_says_what_to_set():
+    with pytest.raises(ValueError, match="batch_axis"):
+        run(lambda inputs: {"y": np.zeros(7)}, signature(), [item(0), item(1)])
