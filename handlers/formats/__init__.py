@@ -56,7 +56,7 @@ class Format(NamedTuple):
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format("onnx", "onnx", (".onnx", ".ort")),
+    "onnx": Format("onnx_session", "onnx", (".onnx", ".ort")),
     "torchscript": Format("torchscript", "torch", (".ts", ".torchscript")),
     "torch": Format("eager", "torch", (".pt", ".pth", ".bin", ".safetensors")),
     "export": Format("exported", "torch", (".pt2",)),

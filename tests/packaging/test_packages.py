@@ -45,9 +45,11 @@ def test_every_package_has_its_init_file() -> None:
 
 
 def test_data_files_in_subfolders_are_not_forgotten() -> None:
-    """handlers/ and templates/ are flat: package-data takes one level, files below would be lost."""
+    """Below handlers/ and templates/ there is only code: package-data takes one level, other files would be lost."""
     for folder in ("handlers", "templates"):
-        below = [path for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "__pycache__"]
+        below = [
+            path for path in (ROOT / folder).glob("*/**/*") if path.is_file() and path.suffix not in (".py", ".pyc")
+        ]
         assert not below, below
 
 
