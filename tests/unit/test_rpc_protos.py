@@ -15,7 +15,7 @@ PROTOS = Path(__file__).resolve().parents[2] / "mlserve" / "rpc" / "protos"
 FILES = {"inference": inference_pb2, "management": management_pb2, "open_inference": open_inference_pb2}
 
 WIRE = """
-inference.PredictionsRequest model_name=1:string model_version=2:string input=3:map sequence_id=4:string?
+inference.PredictionsRequest model_name=1:string model_version=2:string input=3:map<string,bytes> sequence_id=4:string?
 inference.PredictionResponse prediction=1:bytes sequence_id=2:string? status=3:google.rpc.Status?
 inference.TorchServeHealthResponse health=1:string
 management.ManagementResponse msg=1:string
@@ -30,20 +30,25 @@ management.SetDefaultRequest model_name=1:string model_version=2:string
 management.UnregisterModelRequest model_name=1:string model_version=2:string
 openinference.ServerLiveResponse live=1:bool
 openinference.ServerReadyResponse ready=1:bool
+openinference.ServerMetadataResponse name=1:string version=2:string extensions=3:string*
 openinference.ModelReadyRequest name=1:string version=2:string
 openinference.ModelReadyResponse ready=1:bool
 openinference.ModelMetadataRequest name=1:string version=2:string
 openinference.ModelMetadataResponse name=1:string versions=2:string* platform=3:string inputs=4:TensorMetadata* \
 outputs=5:TensorMetadata*
 openinference.ModelMetadataResponse.TensorMetadata name=1:string datatype=2:string shape=3:int64*
-openinference.ModelInferRequest model_name=1:string model_version=2:string id=3:string parameters=4:map \
+openinference.ModelInferRequest model_name=1:string model_version=2:string id=3:string \
+parameters=4:map<string,InferParameter> \
 inputs=5:InferInputTensor* outputs=6:InferRequestedOutputTensor* raw_input_contents=7:bytes*
-openinference.ModelInferRequest.InferInputTensor name=1:string datatype=2:string shape=3:int64* parameters=4:map \
+openinference.ModelInferRequest.InferInputTensor name=1:string datatype=2:string shape=3:int64* \
+parameters=4:map<string,InferParameter> \
 contents=5:InferTensorContents
-openinference.ModelInferRequest.InferRequestedOutputTensor name=1:string parameters=2:map
-openinference.ModelInferResponse model_name=1:string model_version=2:string id=3:string parameters=4:map \
+openinference.ModelInferRequest.InferRequestedOutputTensor name=1:string parameters=2:map<string,InferParameter>
+openinference.ModelInferResponse model_name=1:string model_version=2:string id=3:string \
+parameters=4:map<string,InferParameter> \
 outputs=5:InferOutputTensor* raw_output_contents=6:bytes*
-openinference.ModelInferResponse.InferOutputTensor name=1:string datatype=2:string shape=3:int64* parameters=4:map \
+openinference.ModelInferResponse.InferOutputTensor name=1:string datatype=2:string shape=3:int64* \
+parameters=4:map<string,InferParameter> \
 contents=5:InferTensorContents
 openinference.InferParameter bool_param=1:bool int64_param=2:int64 string_param=3:string
 openinference.InferTensorContents bool_contents=1:bool* int_contents=2:int32* int64_contents=3:int64* \
@@ -75,13 +80,16 @@ def shape(field: Any) -> str:
     if field.message_type is not None:
         is_map = field.message_type.GetOptions().map_entry
         full = field.message_type.full_name
-        kind = "map" if is_map else full if full.startswith("google.") else field.message_type.name
+        kind = full if full.startswith("google.") else field.message_type.name
+        if is_map:
+            key, value = (shape(one).partition(":")[2] for one in field.message_type.fields)
+            kind = f"map<{key},{value}>"
     oneof = field.containing_oneof
     mark = "?" if oneof is not None and oneof.name == f"_{field.name}" else ""
     proto = descriptor_pb2.DescriptorProto()
     field.containing_type.CopyToProto(proto)
     (own,) = [one for one in proto.field if one.number == field.number]
-    repeated = own.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED and kind != "map"
+    repeated = own.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED and not kind.startswith("map<")
     return f"{field.name}={field.number}:{kind}{'*' if repeated else mark}"
 
 
