@@ -97,7 +97,7 @@ def parse_manifest(text: str | bytes, *, named: bool = False) -> dict[str, Any]:
         raise ArchiveError(f"Failed to parse manifest file {MANIFEST_PATH}: {error}") from None
     if not isinstance(manifest, dict):
         raise ArchiveError(f"Failed to parse manifest file {MANIFEST_PATH}: expected a JSON object")
-    model = manifest.get("model")
+    model = manifest.setdefault("model", {})
     if not isinstance(model, dict):
         raise ArchiveError("Missing Model entry in manifest file.")
     name = model.get("modelName")

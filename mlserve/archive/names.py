@@ -53,9 +53,13 @@ def _folded(name: str) -> str:
 
 
 class NameSet:
-    """The names seen so far; refuses one that would land on another, also where case does not count."""
+    """The names seen so far; refuses one that would land on another, with ``fold`` also where case does not count.
 
-    def __init__(self) -> None:
+    Archives are written with ``fold`` and read without: other tools write such names, and Linux keeps them apart.
+    """
+
+    def __init__(self, *, fold: bool) -> None:
+        self._fold = _folded if fold else str
         self._seen: dict[str, tuple[str, bool]] = {}  # folded name -> (as written, is a directory)
 
     def add(self, name: str, *, is_dir: bool = False) -> None:
@@ -66,7 +70,7 @@ class NameSet:
         self._add(name, is_dir)
 
     def _add(self, name: str, is_dir: bool) -> None:
-        folded = _folded(name)
+        folded = self._fold(name)
         if folded not in self._seen:
             self._seen[folded] = (name, is_dir)
             return

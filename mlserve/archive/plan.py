@@ -68,8 +68,9 @@ class Plan:
     def __init__(self, manifest: str = MANIFEST_PATH, *, last_wins: bool = False) -> None:
         self.sources: dict[str, Path] = {}
         self.manifest = manifest  # its member name; its directory belongs to the archiver
-        self._last_wins = last_wins  # of two sources of one member, with a warning, instead of an error
-        self._names = NameSet()
+        # Of two sources of one member, with a warning, instead of an error; names that differ in case are two.
+        self._last_wins = last_wins
+        self._names = NameSet(fold=not last_wins)
         self._names.add(manifest)
 
     def add(self, name: str, source: Path) -> None:

@@ -45,7 +45,7 @@ class TarReader(Reader):
             yield tar, stream
 
     def _entries(self, tar: tarfile.TarFile, stream: _BoundedGzip) -> Iterator[tuple[tarfile.TarInfo, str]]:
-        budget, names = Budget(self._path, self._limits), NameSet()
+        budget, names = Budget(self._path, self._limits), NameSet(fold=False)
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # or the headers of 100,000 members stay in memory
             budget.add_entry()

@@ -29,7 +29,7 @@ class ZipReader(Reader):
             raise
 
     def _checked(self, path: Path, limits: Limits) -> dict[str, zipfile.ZipInfo]:
-        budget, names, found = Budget(path, limits), NameSet(), {}
+        budget, names, found = Budget(path, limits), NameSet(fold=False), {}
         for info in self._zip.infolist():
             budget.add_entry()
             check_member_name(info.orig_filename)  # zipfile cuts ``filename`` at a NUL

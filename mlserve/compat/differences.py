@@ -24,6 +24,26 @@ DIFFERENCES: dict[str, Difference] = {
         "it is refused with 400",
         "the mistake shows when it is made, not with the first request",
     ),
+    "bad-archive": Difference(
+        "an archive that cannot be unpacked, or has a path that leaves it, answers 500 `Failed to save model`",
+        "400, with the reason",
+        "it is the archive's fault, and whoever made it needs to know which",
+    ),
+    "unnamed-archive": Difference(
+        "registering an archive without manifest and without model_name answers 400",
+        "the model is called after the file, as both do at start-up",
+        "a name that serves at start-up serves later, too",
+    ),
+    "no-handler": Difference(
+        "a model without any handler registers, and its workers fail",
+        "it is refused with 400, which names the settings that give it one",
+        "the mistake shows when it is made, not with the first request",
+    ),
+    "empty-version": Difference(
+        "modelVersion may be empty",
+        "it is refused with 400",
+        "no path can name such a version",
+    ),
     "client-timeout": Difference(
         "a request that passes clientTimeoutInMills is never answered",
         "it is answered with 504",
@@ -129,6 +149,16 @@ DIFFERENCES: dict[str, Difference] = {
         "torch-model-archiver fails on `--handler file.py:function`",
         "it packs the file and keeps the function",
         "the server reads such handlers",
+    ),
+    "archiver-steps": Difference(
+        "package_model calls ModelExportUtils for each step",
+        "it packs in one go; the steps are there for scripts that call them",
+        "no copy of the weights is made before they are packed",
+    ),
+    "model-log-levels": Difference(
+        "what a handler logs is an INFO line of model_log whatever its level",
+        "it keeps its level",
+        "errors can be told from the rest",
     ),
     "metrics-on-stdout": Difference(
         "lines `[METRICS]...` that a handler prints become metrics",

@@ -112,13 +112,11 @@ def test_tar_member_that_is_a_link_or_device(tmp_path: Path, place: Path, code: 
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(
-    "names", [("handler.py", "handler.py"), ("Handler.py", "handler.py"), ("a", "a/b"), ("./a", "a")]
-)
+@pytest.mark.parametrize("names", [("handler.py", "handler.py"), ("a", "a/b"), ("./a", "a")])
 def test_names_that_land_on_each_other(tmp_path: Path, place: Path, names: tuple[str, str]) -> None:
-    refused(zip_of(tmp_path / "a.mar", [(name, b"1") for name in names]), place, "twice|differ only")
+    refused(zip_of(tmp_path / "a.mar", [(name, b"1") for name in names]), place, "twice")
     tarred = tar_of(tmp_path / "a.tar.gz", [(f"m/{name}", b"1", None) for name in names])
-    refused(tarred, place, "twice|differ only")
+    refused(tarred, place, "twice")
 
 
 def test_set_uid_and_executable_bits_do_not_survive(tmp_path: Path, place: Path) -> None:

@@ -74,7 +74,8 @@ def head(**model: Any) -> dict[str, Any]:
     [
         (None, "there is no manifest"),
         ("{", "Failed to parse manifest"),
-        ({"runtime": "python"}, "Missing Model entry in manifest file."),
+        ({"runtime": "python"}, "Model name is not defined."),
+        ({"model": None}, "Missing Model entry in manifest file."),
         (head(), "names no handler"),
         (head(handler="gone.py"), "neither in the archive nor built in"),
         (head(handler="base_handler", configFile="c.yaml"), "configFile 'c.yaml'"),
@@ -126,7 +127,7 @@ def test_diff_names_every_change(source: Path) -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        ({}, "Missing Model entry in manifest file."),
+        ({}, "Model name is not defined."),
         ({"model": []}, "Missing Model entry in manifest file."),
         ({"model": {}}, "Model name is not defined."),
         ({"model": {"modelName": "m", "modelVersion": ""}, "runtime": "python"}, "Model version is not defined."),

@@ -76,14 +76,22 @@ def test_no_accepted_name_leaves_the_directory(name: str) -> None:
     ],
 )
 def test_names_that_would_land_on_each_other_are_refused(first: str, second: str) -> None:
-    names = NameSet()
+    names = NameSet(fold=True)
     names.add(first)
     with pytest.raises(ArchiveError):
         names.add(second)
 
 
+def test_names_that_differ_in_case_are_read_as_two() -> None:
+    names = NameSet(fold=False)
+    names.add("README")
+    names.add("readme")
+    with pytest.raises(ArchiveError, match="twice"):
+        names.add("readme")
+
+
 def test_directories_may_repeat() -> None:
-    names = NameSet()
+    names = NameSet(fold=True)
     for _ in range(2):
         names.add("a", is_dir=True)
     names.add("a/b")
