@@ -1,16 +1,16 @@
 """A small HTTP client for the verbs that talk to a server: standard library only, one connection, plain errors.
 
-Addresses come from ``--url``, else from ``MLSERVE_MANAGEMENT_URL`` or ``MLSERVE_INFERENCE_URL``, else they are those of
-a server on this machine with default ports.
+It speaks to ``http:`` and ``https:`` addresses and to unix sockets (``unix:/run/mlserve.sock``). Which address that is,
+and what opens the door there, :mod:`mlserve.cli.reaching` reads from the command line.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -18,10 +18,10 @@ from mlserve.errors import ServeError, SettingError
 
 if TYPE_CHECKING:
     import http.client
+    import ssl
     from types import TracebackType
 
-MANAGEMENT_ENV, INFERENCE_ENV = "MLSERVE_MANAGEMENT_URL", "MLSERVE_INFERENCE_URL"
-MANAGEMENT_URL, INFERENCE_URL = "http://127.0.0.1:8081", "http://127.0.0.1:8080"
+UNIX = "unix:"
 
 CONNECT_TIMEOUT = 10.0
 
@@ -57,19 +57,19 @@ class Answer:
         return f"HTTP {self.status} {' '.join(text.split())[:2000]}"
 
 
-def management_url(given: str = "") -> str:
-    """The base URL of the management API: ``given``, else the environment's, else the default."""
-    return given or os.environ.get(MANAGEMENT_ENV, "") or MANAGEMENT_URL
-
-
-def inference_url(given: str = "") -> str:
-    """The base URL of the inference API: ``given``, else the environment's, else the default."""
-    return given or os.environ.get(INFERENCE_ENV, "") or INFERENCE_URL
-
-
 def path_of(*segments: str) -> str:
     """A path of percent-encoded segments; empty ones are left out."""
     return "/" + "/".join(quote(segment, safe="") for segment in segments if segment)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What opens a server's door. ``cacert`` is a PEM file of certificates to trust instead of the system's;
+    ``insecure`` trusts any; ``token`` is sent as a bearer token."""
+
+    token: str = ""
+    cacert: str = ""
+    insecure: bool = False
 
 
 class Client:
@@ -78,21 +78,28 @@ class Client:
     Raises :class:`SettingError` for a URL that is none.
     """
 
-    def __init__(self, url: str, *, timeout: float | None = None) -> None:
+    def __init__(self, url: str, *, timeout: float | None = None, access: Access | None = None) -> None:
+        self._access = access or Access()
+        self._timeout = timeout
+        self._connection: http.client.HTTPConnection | None = None
+        self._socket_path = url[len(UNIX) :] if url.startswith(UNIX) else ""
+        if self._socket_path:
+            self.address, self._secure, self._host, self._port, self._prefix = url, False, "localhost", 80, ""
+            return
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise SettingError(f"{url!r} is no URL: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingError(f"{url!r} is no URL of a server; it looks like {MANAGEMENT_URL}")
+            raise SettingError(
+                f"{url!r} is no URL of a server; it looks like http://127.0.0.1:8081, https://host:8443 or unix:/path"
+            )
         self.address = f"{parts.scheme}://{parts.netloc}"
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
-        self._port = port
+        self._port = port or (443 if self._secure else 80)
         self._prefix = parts.path.rstrip("/")
-        self._timeout = timeout
-        self._connection: http.client.HTTPConnection | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -124,9 +131,12 @@ class Client:
         import http.client
 
         target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        fields = dict(headers or {})
+        if self._access.token:
+            fields["Authorization"] = f"Bearer {self._access.token}"
         connection = self._connect()
         try:
-            connection.request(method, target, body=body, headers=dict(headers or {}))
+            connection.request(method, target, body=body, headers=fields)
             response = connection.getresponse()
             content = response.read()
         except TimeoutError:
@@ -156,17 +166,55 @@ class Client:
             return self._connection
         import http.client
 
-        cls = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = cls(self._host, self._port, timeout=CONNECT_TIMEOUT)
         try:
-            connection.connect()
+            sock = self._open()
         except OSError as error:
-            connection.close()
+            if getattr(error, "verify_code", 0):
+                raise Refused(
+                    f"{self.address} is not to be trusted: {getattr(error, 'verify_message', '') or error}; name its "
+                    "certificate, or who signed it, with --cacert FILE, or skip the check with --insecure"
+                ) from None
             reason = "connection refused" if isinstance(error, ConnectionRefusedError) else str(error) or "no answer"
             raise NotReachable(
                 f"no server at {self.address} ({reason}); start one with 'mlserve start', or name another with --url"
             ) from None
-        connection.sock.settimeout(self._timeout)
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(self._timeout)
+        connection = http.client.HTTPConnection(self._host, self._port)
+        connection.sock = sock
         self._connection = connection
         return connection
+
+    def _open(self) -> socket.socket:
+        """A connection to the server, encrypted where its address says so. Raises OSError."""
+        limit = min(CONNECT_TIMEOUT, self._timeout or CONNECT_TIMEOUT)
+        if self._socket_path:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.settimeout(limit)
+                sock.connect(self._socket_path)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        context = self._context() if self._secure else None
+        sock = socket.create_connection((self._host, self._port), limit)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return context.wrap_socket(sock, server_hostname=self._host) if context is not None else sock
+        except BaseException:
+            sock.close()
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        import ssl
+
+        file = self._access.cacert
+        try:
+            context = ssl.create_default_context(cafile=file or None)
+        except (OSError, ssl.SSLError) as error:
+            why = "there is no such file" if not Path(file).exists() else f"it holds no PEM certificates: {error}"
+            raise SettingError(f"--cacert: {file}: {why}") from None
+        if self._access.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context

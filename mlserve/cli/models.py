@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mlserve.cli.client import MANAGEMENT_ENV, MANAGEMENT_URL, Client, management_url, path_of
+from mlserve.cli.client import path_of
+from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
 
 app = typer.Typer(
@@ -19,10 +20,6 @@ app = typer.Typer(
 
 READ_TIMEOUT = 60.0
 
-Url = Annotated[
-    str,
-    typer.Option("--url", help=f"Management API. [default: ${MANAGEMENT_ENV}, {MANAGEMENT_URL}]", show_default=False),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's JSON.")]
 Model = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 Version = Annotated[
@@ -32,10 +29,11 @@ Synchronous = Annotated[bool, typer.Option(help="Wait until the workers are read
 
 
 @app.command("list")
+@with_server("management")
 def list_models(
+    server: Server,
     limit: Annotated[int | None, typer.Option(help="Models per page, 1 to 100; prints one page only.")] = None,
     next_page_token: Annotated[str, typer.Option(help="Start of the page, from the page before.")] = "",
-    url: Url = "",
     as_json: Json = False,
 ) -> None:
     """List the models with the URL of their default version."""
@@ -44,7 +42,7 @@ def list_models(
         query["limit"] = limit
     if next_page_token:
         query["next_page_token"] = next_page_token
-    with Client(management_url(url), timeout=READ_TIMEOUT) as client:
+    with server.client(READ_TIMEOUT) as client:
         page = client.json("GET", "/models", query)
         token = page.get("nextPageToken")
         while limit is None and token:
@@ -65,16 +63,17 @@ def list_models(
 
 
 @app.command("describe")
+@with_server("management")
 def describe(
+    server: Server,
     model: Model,
     version: Annotated[
         str, typer.Option("--version", "-V", help="Version, or `all`; default: the default version.")
     ] = "",
-    url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Show a model's settings, its workers, why they last ended and the last lines they logged."""
-    with Client(management_url(url), timeout=READ_TIMEOUT) as client:
+    with server.client(READ_TIMEOUT) as client:
         models = client.json("GET", path_of("models", model, version))
     if as_json:
         _print_json(models)
@@ -86,7 +85,9 @@ def describe(
 
 
 @app.command("register")
+@with_server("management")
 def register(
+    server: Server,
     archive: Annotated[str, typer.Argument(help="File or directory in the model store, or a URL.", show_default=False)],
     model_name: Annotated[str | None, typer.Option(help="Name; default: the archive's.", show_default=False)] = None,
     handler: Annotated[str | None, typer.Option(help="Handler; default: the archive's.", show_default=False)] = None,
@@ -103,7 +104,6 @@ def register(
         float | None, typer.Option(help="Longest time for a worker to load, in seconds.", show_default=False)
     ] = None,
     synchronous: Synchronous = True,
-    url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Load a model version and start its workers."""
@@ -119,11 +119,15 @@ def register(
         "startup_timeout": startup_timeout,
         "synchronous": str(synchronous).lower(),
     }
-    _change("POST", "/models", url, as_json, {name: value for name, value in parameters.items() if value is not None})
+    _change(
+        server, "POST", "/models", as_json, {name: value for name, value in parameters.items() if value is not None}
+    )
 
 
 @app.command("scale")
+@with_server("management")
 def scale(
+    server: Server,
     model: Model,
     min_worker: Annotated[int, typer.Option(help="Grow to this many workers.")] = 1,
     max_worker: Annotated[
@@ -131,36 +135,37 @@ def scale(
     ] = None,
     version: Version = "",
     synchronous: Synchronous = True,
-    url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Change the number of workers; requests in progress are answered."""
     query: dict[str, object] = {"min_worker": min_worker, "synchronous": str(synchronous).lower()}
     if max_worker is not None:
         query["max_worker"] = max_worker
-    _change("PUT", path_of("models", model, version), url, as_json, query)
+    _change(server, "PUT", path_of("models", model, version), as_json, query)
 
 
 @app.command("set-default")
+@with_server("management")
 def set_default(
+    server: Server,
     model: Model,
     version: Annotated[str, typer.Argument(help="Version to serve by default.", show_default=False)],
-    url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Send requests that name no version to this one."""
-    _change("PUT", path_of("models", model, version, "set-default"), url, as_json)
+    _change(server, "PUT", path_of("models", model, version, "set-default"), as_json)
 
 
 @app.command("unregister")
-def unregister(model: Model, version: Version = "", url: Url = "", as_json: Json = False) -> None:
+@with_server("management")
+def unregister(server: Server, model: Model, version: Version = "", as_json: Json = False) -> None:
     """Answer the accepted requests, then end the workers and forget the version."""
-    _change("DELETE", path_of("models", model, version), url, as_json)
+    _change(server, "DELETE", path_of("models", model, version), as_json)
 
 
-def _change(method: str, path: str, url: str, as_json: bool, query: dict[str, object] | None = None) -> None:
+def _change(server: Server, method: str, path: str, as_json: bool, query: dict[str, object] | None = None) -> None:
     """Loading may take as long as the model's start-up timeout allows, so there is no limit on this side."""
-    with Client(management_url(url)) as client:
+    with server.client() as client:
         answer = client.json(method, path, query)
     if as_json:
         _print_json(answer)

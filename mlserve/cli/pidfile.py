@@ -32,6 +32,7 @@ class ServerInfo:
     inference_port: int = 0
     addresses: dict[str, str] = field(default_factory=dict)
     log_file: str = ""
+    key_file: str = ""  # where callers need a token
 
     def process(self) -> psutil.Process | None:
         """This very process, or None if it has ended; one that has ended and was not yet reaped counts as ended."""
@@ -62,10 +63,10 @@ class PidFile:
         info = _parse(self.path)
         return info if info is not None and info.process() is not None else None
 
-    def claim(self, *, inference_port: int = 0, log_file: str = "") -> None:
+    def claim(self, *, inference_port: int = 0, log_file: str = "", key_file: str = "") -> None:
         """Write the file for this process. Raises :class:`AlreadyRunning`; takes a dead server's file over."""
         started = psutil.Process().create_time()
-        info = ServerInfo(os.getpid(), started, inference_port=inference_port, log_file=log_file)
+        info = ServerInfo(os.getpid(), started, inference_port=inference_port, log_file=log_file, key_file=key_file)
         for _ in range(3):  # between finding a stale file and replacing it, another server may have been quicker
             if self._create(info):
                 self._info = info

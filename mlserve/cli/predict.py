@@ -14,14 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mlserve.cli.client import INFERENCE_ENV, INFERENCE_URL, Answer, Client, Refused, inference_url, path_of
+from mlserve.cli.client import Answer, Refused, path_of
+from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
 
 _PHASE = re.compile(r"\s*([A-Za-z_-]+)\s*;\s*dur\s*=\s*([0-9.]+)")
 _STDIN = "-"
 
 
+@with_server("inference")
 def predict(
+    server: Server,
     model: Annotated[str, typer.Argument(help="Name of the model.", show_default=False)],
     file: Annotated[
         str, typer.Option("-T", "--file", help="Send this file; - is standard input.", show_default=False)
@@ -37,10 +40,6 @@ def predict(
     repeat: Annotated[int, typer.Option(min=1, help="Send it so often, one after the other.")] = 1,
     timeout: Annotated[float, typer.Option(min=0.001, help="Give up on an answer after so many seconds.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, status and latencies as JSON.")] = False,
-    url: Annotated[
-        str,
-        typer.Option("--url", help=f"Inference API. [default: ${INFERENCE_ENV}, {INFERENCE_URL}]", show_default=False),
-    ] = "",
 ) -> None:
     """Send a request to a model and print the answer."""
     body, found_type = read_input(file, data)
@@ -50,7 +49,7 @@ def predict(
     seconds: list[float] = []
     phases: list[dict[str, float]] = []
     # A little longer than the server, whose answer tells more than a closed connection does.
-    with Client(inference_url(url), timeout=timeout + 2.0) as client:
+    with server.client(timeout + 2.0) as client:
         path = path_of("predictions", model, version)
         for _ in range(repeat):
             started = time.perf_counter()

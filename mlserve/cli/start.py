@@ -69,7 +69,8 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
     for note in settings.notes:
         log.warning("%s", note)
     pid_file = PidFile(default_path(settings))
-    pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file)
+    key_file = str(Path(settings.auth.key_file).absolute()) if settings.auth.tokens else ""
+    pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file, key_file=key_file)
     try:
         progress = PipeProgress(events_fd) if events_fd >= 0 else make_progress(settings.log.format)
         try:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import typer
 
 from mlserve.cli.app import EXIT_FAILED, EXIT_NOT_RUNNING
+from mlserve.cli.client import UNIX, Access, Client, NotReachable, Refused
 from mlserve.cli.flags import with_settings
 from mlserve.cli.pidfile import ServerInfo, find_server
+from mlserve.errors import ServeError
 from mlserve.settings import Settings
 
 TIMEOUT = 5.0  # seconds per question; the server answers these from memory
@@ -68,10 +70,14 @@ def ask(settings: Settings) -> Status:
         found.addresses = {api: _configured(settings, api) for api in ("inference", "management")}
     if "inference" not in found.addresses:
         return found
+    tokens = _tokens(info.key_file) if info is not None else {}
     try:
-        code, answer = _get(found.addresses["inference"], "/health/ready")
-    except (OSError, http.client.HTTPException) as error:
+        code, answer = _get(found.addresses["inference"], "/health/ready", tokens.get("inference", ""))
+    except (NotReachable, Refused) as error:
         return _unreachable(found, info, error)
+    if isinstance(answer, dict) and answer.get("type") == "InvalidKeyException":
+        found.state, found.problem = "not answering", f"{found.addresses['inference']} asks for a token"
+        return found
     ours = isinstance(answer, dict) and "ready" in answer
     if not ours:
         found.problem = f"{found.addresses['inference']} is answered by something else than mlserve"
@@ -80,8 +86,8 @@ def ask(settings: Settings) -> Status:
     starting = info is not None and info.state == "starting"
     found.state = "ready" if code == 200 else "starting" if starting else "not ready"
     try:
-        found.models = _models(found.addresses.get("management", ""))
-    except (OSError, http.client.HTTPException, KeyError, TypeError) as error:
+        found.models = _models(found.addresses.get("management", ""), tokens.get("management", ""))
+    except (ServeError, KeyError, TypeError) as error:
         found.problem = f"the management API does not tell the models: {error}"
     return found
 
@@ -91,17 +97,17 @@ def _unreachable(found: Status, info: ServerInfo | None, error: Exception) -> St
         found.addresses = {}
         return found
     found.state = "not answering"
-    found.problem = f"{found.addresses['inference']}: {error}"
+    found.problem = str(error).partition(";")[0]  # what to do about it is for other verbs
     return found
 
 
-def _models(address: str) -> list[ModelStatus]:
+def _models(address: str, key: str) -> list[ModelStatus]:
     models: list[ModelStatus] = []
     token = ""
     while True:
-        _, page = _get(address, "/models?limit=1000" + (f"&next_page_token={token}" if token else ""))
+        _, page = _get(address, "/models?limit=1000" + (f"&next_page_token={token}" if token else ""), key)
         for item in page["models"]:
-            _, versions = _get(address, f"/models/{quote(item['modelName'])}/all")
+            _, versions = _get(address, f"/models/{quote(item['modelName'])}/all", key)
             for one in versions:
                 ready = sum(worker["status"] == "READY" for worker in one["workers"])
                 models.append(ModelStatus(one["modelName"], one["modelVersion"], ready, len(one["workers"])))
@@ -110,26 +116,35 @@ def _models(address: str) -> list[ModelStatus]:
             return models
 
 
-def _get(address: str, path: str) -> tuple[int, Any]:
-    """(status, JSON body or None). Proxies of the environment are not for this."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+def _get(address: str, path: str, token: str = "") -> tuple[int, Any]:
+    """(status, JSON body or None).
+
+    A server on this machine is asked at an address that its certificate need not name, so that is not checked.
+    """
+    with Client(address, timeout=TIMEOUT, access=Access(token, insecure=True)) as client:
+        answer = client.request("GET", path)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    try:
-        return response.status, json.loads(body)
+        return answer.status, json.loads(answer.body)
     except ValueError:
-        return response.status, None
+        return answer.status, None
+
+
+def _tokens(key_file: str) -> dict[str, str]:
+    """API -> key, where this user can read them."""
+    try:
+        document = json.loads(Path(key_file).read_bytes()) if key_file else {}
+        return {api: str(entry["key"]) for api, entry in document.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _configured(settings: Settings, api: str) -> str:
     host, port = settings.server.address(api)
+    if host.startswith(UNIX):
+        return host
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound to
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if api in settings.tls.apis else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _show(found: Status) -> None:

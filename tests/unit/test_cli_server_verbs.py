@@ -10,6 +10,7 @@ import types
 import pytest
 
 from mlserve.cli import app, status
+from mlserve.cli.client import NotReachable, Refused
 from mlserve.cli.console import LiveProgress, LogProgress, make_progress
 from mlserve.cli.detach import PipeProgress, replay
 from mlserve.cli.pidfile import PidFile
@@ -176,11 +177,12 @@ def test_stop_without_a_server_is_exit_code_3(capsys):
 
 @pytest.fixture
 def answers(monkeypatch):
-    """Plays the server's HTTP answers: (address, path) -> (status, JSON), or an exception."""
+    """Plays the server's HTTP answers: (address, path[, token]) -> (status, JSON), or an exception."""
     table: dict[tuple[str, str], object] = {}
 
-    def get(address, path):
-        answer = table.get((address, path), ConnectionRefusedError(111, "Connection refused"))
+    def get(address, path, token=""):
+        key = (address, path, token) if token else (address, path)
+        answer = table.get(key, NotReachable(f"no server at {address} (connection refused); start one"))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -218,7 +220,7 @@ def test_status_of_a_ready_server_lists_models_of_every_page(tmp_path, answers, 
     [
         ("starting", (503, {"ready": False}), 1, "starting"),
         ("ready", (503, {"ready": False}), 1, "not ready"),
-        ("ready", TimeoutError("timed out"), 1, "not answering"),
+        ("ready", Refused("I did not answer within 5 s"), 1, "not answering"),
         ("ready", (200, "something else"), 1, "not answering"),
     ],
 )

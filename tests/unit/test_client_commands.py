@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from mlserve.cli.app import run
-from mlserve.cli.client import Answer, Client, management_url, path_of
+from mlserve.cli.client import Answer, Client, path_of
 from mlserve.cli.predict import quantile, server_phases, summarise
+from mlserve.cli.reaching import server_url
 from mlserve.errors import SettingError
 
 MODEL = {
@@ -217,10 +218,10 @@ def test_quantile_is_not_the_nearest_rank() -> None:
 
 def test_address_comes_from_the_wrong_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLSERVE_MANAGEMENT_URL", raising=False)
-    assert management_url() == "http://127.0.0.1:8081"
+    assert server_url("management") == "http://127.0.0.1:8081"
     monkeypatch.setenv("MLSERVE_MANAGEMENT_URL", "http://elsewhere:1/base/")
-    assert management_url() == "http://elsewhere:1/base/"
-    assert management_url("http://given") == "http://given"
+    assert server_url("management") == "http://elsewhere:1/base/"
+    assert server_url("management", "http://given") == "http://given"
     assert path_of("models", "m", "", "x?y") == "/models/m/x%3Fy"
     with pytest.raises(SettingError, match="no URL"):
         Client("localhost:8081")
