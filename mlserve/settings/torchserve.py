@@ -50,6 +50,7 @@ IGNORED = {
     "model_server_home": "no files of TorchServe are used",
     "cpp_log_config": "there is no C++ backend",
     "plugins_path": "Java plugins cannot be loaded",
+    "metrics_format": "TorchServe reads it no longer either; metrics_mode=prometheus lets metrics be scraped",
 }
 SWITCHES = ("enable_envvars_config", "use_env_allowed_urls")  # of the reading itself
 RECORDS = ("version", "python", "tsConfigFile")  # what a snapshot says about its server
@@ -82,7 +83,7 @@ def map_properties(entries: Iterable[Property], name: str, environ: Mapping[str,
 
 
 def known_keys() -> frozenset[str]:
-    """Every key that TorchServe 0.12 knows."""
+    """Every key that TorchServe knows, or knew and its images still write."""
     return frozenset((*_PLAIN, *_TRANSLATED, *IGNORED, *SWITCHES, *RECORDS))
 
 

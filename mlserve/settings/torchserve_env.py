@@ -13,7 +13,7 @@ OPEN_INFERENCE = "ts_open_inference_protocol"
 # Keys that no variable sets, because TorchServe's names for them in its own code do not start with TS_.
 FILE_ONLY = frozenset(("models", "model_snapshot", "metric_time_interval", "system_metrics_cmd", "use_native_io"))
 FILE_ONLY |= {"io_ratio", "version", "python", "tsConfigFile", "enable_envvars_config", "use_env_allowed_urls"}
-FILE_ONLY |= {"vmargs", "plugins_path"}
+FILE_ONLY |= {"vmargs", "plugins_path", "metrics_format"}
 
 
 class Entry(NamedTuple):

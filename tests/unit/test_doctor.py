@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlserve.cli.checkup import import_findings, settings_findings
+from mlserve.cli.checkup import settings_findings
+from mlserve.cli.checkup_archives import import_findings
 from mlserve.cli.sources import read_torchserve_settings
 from mlserve.compat.differences import DIFFERENCES
 from mlserve.settings.properties import read_properties
@@ -57,3 +58,51 @@ def test_every_difference_says_what_and_why() -> None:
     for name, difference in DIFFERENCES.items():
         assert all((difference.theirs, difference.ours, difference.why)), name
         assert not difference.ours.endswith("."), f"{name}: the texts are put into sentences"
+
+
+def findings_of(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> dict[str, list[tuple[str, str]]]:
+    path = tmp_path / "config.properties"
+    path.write_text(text)
+    settings = read_torchserve_settings(
+        ts_config=path, model_store=str(tmp_path), ncs=True, environ=environ or {}, directory=tmp_path
+    )
+    found: dict[str, list[tuple[str, str]]] = {}
+    for item in settings_findings(path, read_properties(path, {}), settings):
+        found.setdefault(item.about.rpartition(" ")[2], []).append((item.level, item.text))
+    return found
+
+
+def test_a_line_that_something_else_overrides_is_not_called_honoured(tmp_path: Path) -> None:
+    text = "enable_envvars_config=true\njob_queue_size=10\nmodel_store=/elsewhere\ndebug=true\ndebug=yes\n"
+    found = findings_of(tmp_path, text, {"TS_JOB_QUEUE_SIZE": "20"})
+    assert found["job_queue_size"] == [("changed", "does not count: env TS_JOB_QUEUE_SIZE says 20")]
+    assert found["model_store"] == [("changed", f"does not count: flag --model-store says {tmp_path}")]
+    assert [level for level, _ in found["debug"]] == ["changed", "ok", "changed"]
+    assert found["debug"][0][1] == "does not count: line 5 sets it again"
+    assert found["TS_JOB_QUEUE_SIZE"] == [("ok", "honoured: defaults.job_queue_size = 20")]
+
+
+def test_every_remark_about_a_line_is_told_not_only_the_last(tmp_path: Path) -> None:
+    state = '{"m": {"1.0": {"marName": "m.mar", "runtimeType": "python", "batchSize": 2}}}'
+    found = findings_of(tmp_path, f"models={state}\n")["models"]
+    assert [level for level, _ in found] == ["ok", "changed", "changed"]
+    assert "batch_size = 2" in found[0][1]
+
+
+def test_what_is_named_and_missing_is_found_before_the_start(tmp_path: Path) -> None:
+    (tmp_path / "there.mar").touch()
+    one = '"minWorkers": 1, "maxWorkers": 2, "batchSize": 1, "maxBatchDelay": 10, "defaultVersion": true'
+    models = ", ".join(f'"{name}": {{"1.0": {{"marName": "{name}.mar", {one}}}}}' for name in ("there", "gone"))
+    text = (
+        "load_models=there.mar,n=lost.mar\ndefault_service_handler=no_such_package.service:handle\n"
+        f'model_snapshot={{"name": "x", "modelCount": 2, "models": {{{models}}}}}\n'
+    )
+    found = findings_of(tmp_path, text)
+    assert [level for level, _ in found["load_models"]] == ["ok", "failed"]
+    assert found["load_models"][1][1] == f"lost.mar is not in the model store {tmp_path}"
+    assert [level for level, _ in found["model_snapshot"]] == ["ok", "failed"]
+    assert found["model_snapshot"][1][1].startswith("gone.mar of gone:1.0 is not in the model store")
+    assert found["default_service_handler"][1] == (
+        "missing",
+        "the handler's package no_such_package is not installed",
+    )
