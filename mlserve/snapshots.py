@@ -26,7 +26,7 @@ from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.core.service import InferenceService
 from mlserve.errors import ArchiveError, ErrorKind, ServeError
 from mlserve.protocols.torchserve_texts import TORCHSERVE_VERSION
-from mlserve.settings import Settings
+from mlserve.settings import Settings, all_options
 from mlserve.settings.properties import format_properties
 from mlserve.settings.snapshot_files import snapshot_directory
 from mlserve.settings.to_properties import to_properties
@@ -78,10 +78,17 @@ class Snapshots:
             self._directory.mkdir(parents=True, exist_ok=True)
             path = self._free_path(kind)
             part = path.with_name(f".{path.name}.part")
-            part.write_text(self._text(path.name), encoding="ascii")
+            part.unlink(missing_ok=True)
+            with open(part, "x", encoding="ascii", opener=self._create) as file:
+                file.write(self._text(path.name))
             os.replace(part, path)
         except OSError as error:
             log.warning("no snapshot is written to %s: %s", self._directory, error.strerror or error)
+
+    def _create(self, path: str, flags: int) -> int:
+        """A snapshot is a whole configuration, passwords included, which nobody but its owner may then read."""
+        secret = any(item.secret and item.torchserve in self._settings.properties for item in all_options())
+        return os.open(path, flags, 0o600 if secret else 0o666)
 
     def _free_path(self, kind: str) -> Path:
         """Times are in milliseconds; two changes in one must not have one name, or the order is lost."""

@@ -61,7 +61,7 @@ def diff(
     profile = PROFILES[COMPARED]
     rows = []
     for item in all_options():
-        value = getattr(getattr(settings, item.section), item.name)
+        value = item.shown(getattr(getattr(settings, item.section), item.name))
         columns = (item.default, profile.get(item.key, item.default), value)
         if any(column != value for column in columns):
             rows.append((item.key, *columns, settings.sources[item.key]))
@@ -71,7 +71,7 @@ def diff(
         names = ("setting", "default", COMPARED, "value", "source")
         typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
         return
-    head = ("setting", "mlserve default", f"{COMPARED} profile", "in effect", "source")
+    head = ("setting", "mlserve", COMPARED, "in effect", "source")
     shown: list[tuple[str, ...]] = []
     for key, *values, source in rows:
         own = key.startswith("model.")  # of one model: there is nothing to compare it with
@@ -89,7 +89,7 @@ def show_reference() -> None:
 
 def _rows(settings: Settings) -> list[tuple[str, Any, str]]:
     rows = [
-        (item.key, getattr(getattr(settings, item.section), item.name), settings.sources[item.key])
+        (item.key, item.shown(getattr(getattr(settings, item.section), item.name)), settings.sources[item.key])
         for item in all_options()
     ]
     return rows + _model_rows(settings)
@@ -106,11 +106,15 @@ def _model_rows(settings: Settings) -> list[tuple[str, Any, str]]:
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal; elsewhere plain aligned lines, one for each row, for the reader's own tools."""
     if sys.stdout.isatty():
+        from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*(title.capitalize() for title in head), header_style="bold")
+        table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+        table.add_column(head[0], no_wrap=True, min_width=max(len(row[0]) for row in rows) if rows else 0)
+        for title in head[1:]:
+            table.add_column(title, overflow="fold")
         for *cells, source in rows:
             table.add_row(*map(Text, cells), Text(source, style="dim" if source == "default" else "cyan"))
         Console().print(table)

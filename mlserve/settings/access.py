@@ -17,7 +17,7 @@ class TlsSettings:
     certificate_file: str = option("", "PEM file with the certificate chain.", torchserve="certificate_file")
     private_key_file: str = option("", "PEM file with the private key.", torchserve="private_key_file")
     keystore: str = option("", "Keystore file, instead of the two PEM files.", torchserve="keystore")
-    keystore_pass: str = option("changeit", "Password of the keystore.", torchserve="keystore_pass")
+    keystore_pass: str = option("changeit", "Password of the keystore.", torchserve="keystore_pass", secret=True)
     keystore_type: str = option("PKCS12", "Kind of the keystore.", torchserve="keystore_type")
     weak_keys: bool = option(
         False, "Take certificates that OpenSSL refuses by default, with RSA keys of 1024 bits for one."

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 _KEY = "mlserve.option"
+HIDDEN = "******"
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,16 @@ class Option:
     high: float | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
+    secret: bool = False  # shown as HIDDEN; a file that holds it is for its owner only
 
     @property
     def key(self) -> str:
         """``section.name``, as in messages and in ``Settings.sources``."""
         return f"{self.section}.{self.name}"
+
+    def shown(self, value: Any) -> Any:
+        """``value`` as people and their logs may see it; a default is no secret."""
+        return HIDDEN if self.secret and value not in ("", self.default) else value
 
     @property
     def env(self) -> str:

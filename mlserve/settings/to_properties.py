@@ -2,7 +2,7 @@
 
 Keys that the configuration gave keep their text unless something else (a flag, a variable) decided otherwise; keys it
 did not give are added where the value is neither a default nor the profile's. What has no key at TorchServe is left to
-where it came from.
+where it came from, and so is a password: who gave it in the environment did not want it in a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def to_properties(settings: Settings) -> dict[str, str]:
     """TorchServe's key -> text. Reading it gives the same values for every field that has a key there."""
     result = dict(settings.properties)
     for item in all_options():
-        if item.torchserve and item.key not in TRANSLATED_FIELDS:
+        if item.torchserve and item.key not in TRANSLATED_FIELDS and not item.secret:
             value = getattr(getattr(settings, item.section), item.name)
             if not _says(item, result.get(item.torchserve), value, settings):
                 result[item.torchserve] = written(value)

@@ -50,6 +50,16 @@ def test_configuration_of_torchserve_shows_its_lines(capsys: pytest.CaptureFixtu
     assert rows["model.m:1.0.batch_size"] == {"default": None, "torchserve": None, "value": 2, "source": "ts.cfg:2"}
 
 
+@pytest.mark.parametrize("words", [["diff"], ["diff", "--json"], ["show"], ["show", "--json"]])
+def test_a_password_is_not_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "ts.properties"
+    path.write_text("keystore=/some/file.p12\nkeystore_pass=SeCrEt\n")
+    assert app.run(["config", *words, "--ts-config", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "SeCrEt" not in shown
+    assert "******" in shown
+
+
 def test_plain_lines_have_a_head_and_stand_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["config", "diff"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()

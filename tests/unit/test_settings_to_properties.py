@@ -10,7 +10,7 @@ from mlserve.settings import Settings, all_options, load_settings
 from mlserve.settings.properties import format_properties, parse_properties
 from mlserve.settings.to_properties import to_properties
 
-KEYED = [item for item in all_options() if item.torchserve]
+KEYED = [item for item in all_options() if item.torchserve and not item.secret]  # a secret stays where it was given
 TRANSLATED = ("server.host", "server.inference_port", "server.management_host", "auth.tokens", "metrics.system")
 
 

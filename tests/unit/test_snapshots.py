@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import stat
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +53,7 @@ class Rig:
             "models.snapshot_directory": str(root / "config"),
             **sources.pop("flags", {}),
         }
-        self.settings: Settings = load_settings(properties=[], flags=flags, **sources)
+        self.settings: Settings = load_settings(**{"properties": [], **sources}, flags=flags)
         self.pools: dict[ModelKey, Pool] = {}
         self.seen: list[str] = []
         self.service = InferenceService(
@@ -220,6 +222,26 @@ def test_two_changes_in_one_millisecond_keep_their_order(tmp_path: Path) -> None
         ]
 
     with_rig(tmp_path, check)
+
+
+@pytest.mark.parametrize(
+    ("line", "variable", "written", "mode"),
+    [("in-file", "", "in-file", 0o600), ("", "in-env", "", 0o644), ("in-file", "in-env", "in-file", 0o600)],
+)
+def test_a_password_stays_between_its_owner_and_where_it_came_from(
+    tmp_path: Path, line: str, variable: str, written: str, mode: int
+) -> None:
+    async def check(rig: Rig) -> None:
+        await rig.start("m.mar")
+        assert rig.newest().get("keystore_pass", "") == written
+        assert stat.S_IMODE(newest_snapshot(tmp_path / "config").stat().st_mode) == mode
+
+    before = os.umask(0o022)
+    try:
+        environ = {"MLSERVE_TLS_KEYSTORE_PASS": variable} if variable else {}
+        with_rig(tmp_path, check, properties=[("keystore_pass", line, 1)] if line else [], environ=environ)
+    finally:
+        os.umask(before)
 
 
 def test_directory_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
