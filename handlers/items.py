@@ -130,8 +130,8 @@ def as_array(value: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
         if array.dtype.kind not in "UO" or not all(isinstance(one, str) for one in array.ravel().tolist()):
             raise PredictionError(400, f"Input {tensor.name!r} holds more than text: expected {tensor.text()}")
         return array.astype(object)
-    if not tensor.dtype:
-        return array.astype(np.float32) if array.dtype == np.float64 and not isinstance(value, np.ndarray) else array
+    if not tensor.dtype:  # numbers from JSON are float32, whole ones too: [1, 2] must not mean another dtype than [1.5]
+        return array if isinstance(value, np.ndarray) or array.dtype.kind not in "iuf" else array.astype(np.float32)
     return _cast(array, tensor)
 
 

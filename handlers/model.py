@@ -19,10 +19,12 @@ from mlserve.handler import Context, PredictionError
 from . import batches, items
 from .formats import Runtime, Source, format_of, open_model
 from .signature import Signature, Tensor, declared
+from .warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
 _TORCH = ("torch", "torchscript", "export", "aotinductor")
+_COMPILED = ("tensorrt",)  # warmed up without being asked: their first call sets the device up
 
 
 class ModelHandler:
@@ -30,6 +32,7 @@ class ModelHandler:
 
     runtime: Runtime
     signature: Signature
+    model_signature: Mapping[str, Any]  # shown by ``describe``
 
     def initialize(self, context: Context) -> None:
         """Load the model that the manifest names. Raises ``ValueError`` or ``ImportError`` with what is missing."""
@@ -52,7 +55,11 @@ class ModelHandler:
         )
         self.runtime = open_model(name, source)
         self.runtime.signature = self.signature = complete(self.runtime.signature, config)
+        self.model_signature = self.describe()
         logger.info("%s: %s", path.name, self.signature.takes())
+        size = int(context.system_properties.get("batch_size") or 1)
+        wanted = warm_up_wanted(name, self.signature, config)
+        warm_up(self.runtime.infer, self.signature, wanted, directory=directory, batch_size=size)
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
@@ -80,6 +87,18 @@ class ModelHandler:
     def describe(self) -> dict[str, Any]:
         """The runtime, and the inputs and outputs with dtype and shape."""
         return {"runtime": self.runtime.name, **self.signature.describe()}
+
+
+def warm_up_wanted(runtime: str, signature: Signature, config: Mapping[str, Any]) -> Any:
+    """The ``warmup:`` section; where there is none, whether this model is one whose first calls take seconds."""
+    if "warmup" in config:
+        return config["warmup"]
+    if runtime not in _COMPILED and "pt2" not in config:
+        return False
+    if any(one.item_shape is None for one in signature.inputs):
+        logger.warning("The first requests will wait for the compiler: give warmup: in model-config.yaml")
+        return False
+    return True
 
 
 def complete(signature: Signature, config: Mapping[str, Any]) -> Signature:

@@ -97,6 +97,7 @@ class WorkerInfo:
     last_exit: str = ""  # the reason of the last death, in words
     traceback: str = ""  # of the handler, when loading failed
     log_tail: tuple[str, ...] = ()  # last 50 lines
+    signature: Mapping[str, Any] = field(default_factory=dict)  # inputs and outputs, as the handler has them
 
 
 @dataclass

@@ -76,6 +76,7 @@ def describe_json(
         "state": model.state,
         "defaultVersion": model.is_default,
         "batchPolicy": spec.batch_policy,
+        **next(({"signature": dict(worker.signature)} for worker in model.workers if worker.signature), {}),
         "lastError": model.last_error,
         "provenance": dict(spec.provenance),
     }

@@ -81,6 +81,7 @@ class Ready(msgspec.Struct):
     seconds: float
     entry: str  # "module.Class" or "module:function", for describe
     metrics: list[MetricRecord] = []  # reported by the handler meanwhile
+    signature: dict[str, Any] = {}  # the model's inputs and outputs, where the handler knows them; for describe
 
 
 class LoadFailed(msgspec.Struct):

@@ -19,7 +19,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -36,14 +36,21 @@ class LoadError(Exception):
 
 
 class Entry:
-    """A loaded handler: ``call(data, context)``, its name for ``describe``, and what it asks of the server."""
+    """A loaded handler: ``call(data, context)``, name and signature for ``describe``, what it asks of the server."""
 
-    __slots__ = ("accepts_views", "call", "name")
+    __slots__ = ("accepts_views", "call", "name", "signature")
 
-    def __init__(self, call: Callable[[Any, Context], Any], name: str, accepts_views: bool = False) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any, Context], Any],
+        name: str,
+        accepts_views: bool = False,
+        signature: Mapping[str, Any] | None = None,
+    ) -> None:
         self.call = call
         self.name = name
         self.accepts_views = accepts_views
+        self.signature = dict(signature or {})
 
 
 def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], Any], envelope: str = "") -> Entry:
@@ -61,7 +68,7 @@ def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], An
     entry = _entry(find_module(module_name, model_dir), wanted, context, run)
     if envelope:
         enclosed = importlib.import_module(f"{BUILTIN}.envelopes").enclosed
-        return Entry(enclosed(envelope, entry.call), entry.name, entry.accepts_views)
+        return Entry(enclosed(envelope, entry.call), entry.name, entry.accepts_views, entry.signature)
     return entry
 
 
@@ -174,7 +181,9 @@ def _from_class(cls: type, context: Context, run: Callable[[Any], Any]) -> Entry
     initialize = getattr(instance, "initialize", None)
     if initialize is not None:
         run(initialize(context))
-    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)))
+    signature = getattr(instance, "model_signature", None)
+    known = signature if isinstance(signature, Mapping) else None
+    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)), known)
 
 
 def _from_function(function: Callable[..., Any], name: str, context: Context, run: Callable[[Any], Any]) -> Entry:

@@ -146,7 +146,7 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
         metrics = take_metrics(context) if context is not None else []
         link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace, metrics))
         raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
-    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name, take_metrics(context)))
+    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name, take_metrics(context), entry.signature))
     rows = RowDecoder(request, arena, entry.accepts_views)
     return Runner(entry, context, request, rows, link, coroutines)
 

@@ -77,9 +77,10 @@ def test_a_model_of_unknown_shape_takes_a_npy_file_as_an_item_and_open_inference
     assert decode({"body": body}, FREE).arrays["x"].shape == (4, 3)
 
 
-def test_numbers_of_an_undeclared_dtype_are_not_turned_into_doubles():
+def test_the_dtype_of_an_undeclared_input_does_not_change_with_its_values():
     assert decode({"body": [1.5]}, FREE).arrays["x"].dtype == np.float32
-    assert decode({"body": [1]}, FREE).arrays["x"].dtype == np.int64
+    assert decode({"body": [1]}, FREE).arrays["x"].dtype == np.float32
+    assert decode({"body": npy(np.array([1]))}, FREE).arrays["x"].dtype == np.int64
 
 
 def test_text_of_a_text_model_is_not_parsed_as_json():

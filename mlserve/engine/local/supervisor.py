@@ -80,6 +80,7 @@ class Worker:
         self._offered = False  # ... and may send to it
         self._fault: Ending | None = None  # why we killed it
         self._load_failure: LoadFailed | None = None
+        self._signature: dict[str, object] = {}  # what the handler said of its model
         self._ending: Ending | None = None
         self._restarts = 0
         self._started_at = 0.0
@@ -135,6 +136,7 @@ class Worker:
             last_exit=self._ending.text if self._ending else "",
             traceback=self._load_failure.traceback if self._load_failure else "",
             log_tail=tuple(self._log.tail),
+            signature=self._signature,
         )
 
     def error(self, ending: Ending) -> ServeError:
@@ -326,6 +328,7 @@ class Worker:
         self._backoff.ready(time.monotonic())
         self._watch = LinkWatch(self._link, self._spec.response_timeout, self.link_fault, self._shared.heartbeat)
         self._announced = self._offered = True
+        self._signature = ready.signature
         self._step(WorkerEvent.LOADED)
         self._report.loaded()
         self._shared.events.worker_loaded(self.worker_id, time.time() - self._started_at, ready.metrics)
