@@ -44,6 +44,21 @@ DIFFERENCES: dict[str, Difference] = {
         "it is refused with 400",
         "no path can name such a version",
     ),
+    "invalid-workflow": Difference(
+        "a file that is no workflow, or a specification that cannot be read, answers 500, often with a Java exception",
+        "it is refused with 400 InvalidWorkflowException that names what is wrong",
+        "the mistake is the caller's",
+    ),
+    "envelope-input": Difference(
+        "a body that its service envelope cannot read answers 503 `Prediction failed`",
+        "it answers 400 and says what the envelope expects",
+        "the mistake is the caller's, and 503 asks him to try again",
+    ),
+    "broken-form": Difference(
+        "a multipart body without its end, or with no boundary, reaches the handler as an empty row or as bytes",
+        "it is refused with 400",
+        "half an upload would be taken for a whole one",
+    ),
     "client-timeout": Difference(
         "a request that passes clientTimeoutInMills is never answered",
         "it is answered with 504",
