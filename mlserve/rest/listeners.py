@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from mlserve.protocols.unix_sockets import make_way
 from mlserve.rest.addresses import Address
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class UnixListener:
     @classmethod
     async def open(cls, path: str, factory: Any) -> UnixListener:
         """Raises OSError, also where somebody listens already."""
-        _remove_stale(path)
+        make_way(path)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(path)
@@ -84,26 +83,6 @@ class UnixListener:
         with contextlib.suppress(FileNotFoundError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
-
-
-def _remove_stale(path: str) -> None:
-    """A server that was killed leaves its socket file behind; bind would fail on it for ever."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "there is a file, and it is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:  # its backlog is full, so somebody is there
-            pass
-    raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 async def _bind(address: Address) -> list[socket.socket]:

@@ -23,6 +23,7 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tls import pem_pair
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
+from mlserve.protocols.unix_sockets import make_way
 from mlserve.rpc import extras
 from mlserve.rpc.calls import Calls
 from mlserve.rpc.generated import inference_pb2, management_pb2, open_inference_pb2
@@ -31,6 +32,7 @@ from mlserve.rpc.management import ManagementApi
 from mlserve.rpc.open_inference import OpenInferenceApi
 from mlserve.rpc.statuses import Statuses
 from mlserve.settings import Settings
+from mlserve.settings.tree import UNIX
 
 FLUSH = 2.0  # seconds at shutdown for answers that are on their way
 ENVELOPE = 1 << 16  # bytes that an answer may be larger than what the model returned: names, ids, a status
@@ -103,10 +105,9 @@ class RpcDoors:
     def _bind(self, server: grpc.aio.Server, api: str) -> str:
         host, port = self._settings.server.address(api)
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if host.startswith("unix:"):
+        if host.startswith(UNIX):
             target = host
-        else:
-            _check_free(api, host, port)
+        _check_free(api, host, port)
         secure = api in self._settings.tls.apis
         try:
             if secure:
@@ -117,7 +118,7 @@ class RpcDoors:
         except RuntimeError as error:
             raise OSError(f"the {api} API cannot listen on {target}: {error}") from None
         scheme = "grpcs" if secure else "grpc"
-        return target if host.startswith("unix:") else f"{scheme}://{target.rpartition(':')[0]}:{bound}"
+        return target if host.startswith(UNIX) else f"{scheme}://{target.rpartition(':')[0]}:{bound}"
 
     async def refuse(self) -> None:
         """Take no more calls, and no more requests in those that are open."""
@@ -140,9 +141,13 @@ class RpcDoors:
 
 
 def _check_free(api: str, host: str, port: int) -> None:
-    """gRPC says that it cannot bind, and not why."""
+    """gRPC says that it cannot bind, and not why; and it takes the socket file of a server that is running."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = host if host.startswith(UNIX) else f"{host}:{port}"
     try:
-        socket.create_server((host, port), family=family).close()
+        if place == host:
+            make_way(host.removeprefix(UNIX))
+        else:
+            socket.create_server((host, port), family=family).close()
     except OSError as error:
-        raise OSError(f"the {api} API cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise OSError(f"the {api} API cannot listen on {place}: {error.strerror or error}") from None

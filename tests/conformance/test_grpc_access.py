@@ -12,9 +12,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from support.grpc_client import JAVA, TIMEOUT, Stubs, ask, refusal, serving
 from support.server import launched, running
 
+from mlserve.rpc.generated import inference_pb2_grpc
 from mlserve.rpc.generated import management_pb2 as pb
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -125,6 +127,31 @@ def test_a_port_of_a_running_server_is_not_shared(tmp_path: Path) -> None:
         settings = {"GRPC_ENABLED": "true", "SERVER_GRPC_INFERENCE_PORT": str(port)}
         with launched(tmp_path / "second", settings=settings) as server:
             assert server.wait(20) == 1
+
+
+def test_a_unix_socket_is_its_servers_alone(tmp_path: Path) -> None:
+    """gRPC removes the file of a running server, and makes its own."""
+    path = tmp_path / "g.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(str(path))  # what a killed server leaves behind
+    settings = {"GRPC_ENABLED": "true", "SERVER_GRPC_INFERENCE_HOST": f"unix:{path}"}
+    with running(tmp_path / "first", MODEL, settings=settings):
+        assert not path.stat().st_mode & 0o002, "others may connect although the umask keeps them out"
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            ping = inference_pb2_grpc.InferenceAPIsServiceStub(channel).Ping
+            assert "Healthy" in ping(Empty(), timeout=20).health
+            with launched(tmp_path / "second", settings=settings) as second:
+                assert second.wait(20) == 1
+                text = second.log_text()
+                assert f"the grpc_inference API cannot listen on unix:{path}: another process listens there" in text
+        with grpc.insecure_channel(f"unix:{path}") as again:
+            assert "Healthy" in inference_pb2_grpc.InferenceAPIsServiceStub(again).Ping(Empty(), timeout=20).health
+    assert not path.exists()
+    path.write_text("precious")
+    with launched(tmp_path / "third", settings=settings) as third:
+        assert third.wait(20) == 1
+        assert "no socket" in third.log_text()
+    assert path.read_text() == "precious"
 
 
 def test_nothing_listens_where_grpc_is_off(tmp_path: Path) -> None:
