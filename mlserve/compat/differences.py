@@ -29,11 +29,6 @@ DIFFERENCES: dict[str, Difference] = {
         "400, with the reason",
         "it is the archive's fault, and whoever made it needs to know which",
     ),
-    "unnamed-archive": Difference(
-        "registering an archive without manifest and without model_name answers 400",
-        "the model is called after the file, as both do at start-up",
-        "a name that serves at start-up serves later, too",
-    ),
     "no-handler": Difference(
         "a model without any handler registers, and its workers fail",
         "it is refused with 400, which names the settings that give it one",
