@@ -84,6 +84,11 @@ DIFFERENCES: dict[str, Difference] = {
         "the file's name is the model's, as for models loaded at start",
         "one rule for both ways to load",
     ),
+    "shared-listener": Difference(
+        "on an address of both APIs, /models/NAME/VERSION is 404, and with tokens on a call needs both keys at once",
+        "the path describes the version, and a call needs the key of its API",
+        "one value of one header cannot be two keys",
+    ),
     "grpc-unknown": Difference(
         "a management call that fails in a way without a status of its own ends with UNKNOWN and no text",
         "it ends with the status of the REST answer and its text; only a second registration stays UNKNOWN",

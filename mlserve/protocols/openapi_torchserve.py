@@ -287,7 +287,9 @@ def management_api() -> Schema:
 def single_listener_api() -> Schema:
     """The document where one port has every API."""
     first, last = _own_paths()
-    return _server_document({**first, **inference_paths(), **management_paths(), **last})
+    legacy = "/api-description"  # TorchServe's order: behind the inference paths
+    paths = {**first, **inference_paths(), legacy: last[legacy], **management_paths(), **last}
+    return _server_document(paths)
 
 
 def metrics_api() -> Schema:
