@@ -29,8 +29,15 @@ def test_script_is_executable_and_stays_short(script: Path) -> None:
 def test_ci_runs_the_scripts_that_people_run() -> None:
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "\nscripts/check" in text
-    assert "\nscripts/test" in text
+    assert "\nscripts/test\n" in text
+    assert "\nscripts/test-models\n" in text
     assert "pytest " not in re.sub(r"#.*", "", text), "CI must not have a test command of its own"
+
+
+def test_tests_that_need_heavy_packages_are_run_by_their_own_script_and_by_no_other(pytestconfig: pytest.Config) -> None:
+    """``scripts/test`` has none of those packages, and is to stay under five minutes."""
+    assert "tests/models" in pytestconfig.getini("norecursedirs")
+    assert "pytest\" tests/models" in (ROOT / "scripts" / "test-models").read_text(encoding="utf-8")
 
 
 def test_torch_is_never_installed_unpinned() -> None:
