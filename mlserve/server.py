@@ -123,6 +123,8 @@ def _check(settings: Settings) -> None:
                 f"server.host is {host}: anybody who reaches that address could use the {api} API. "
                 "Keep 127.0.0.1 behind a proxy that asks who is calling, or allow it with --insecure (server.insecure)"
             )
+    if settings.models.model_api and "http(s)?://.*" in settings.models.allowed_urls:
+        log.warning("clients may register models from any URL: limit models.allowed_urls (allowed_urls) in production")
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,6 +36,7 @@ from mlserve.settings.tree import UNIX
 
 FLUSH = 2.0  # seconds at shutdown for answers that are on their way
 ENVELOPE = 1 << 16  # bytes that an answer may be larger than what the model returned: names, ids, a status
+_INT32 = (1 << 31) - 1  # larger numbers of a setting do not fit gRPC's arguments
 
 
 class RpcDoors:
@@ -93,13 +94,13 @@ class RpcDoors:
         limits = self._settings.server
         options = [
             ("grpc.so_reuseport", 0),  # else a second server takes the same port, and half of the connections
-            ("grpc.max_receive_message_length", limits.max_request_size),
-            ("grpc.max_send_message_length", min(limits.max_response_size + ENVELOPE, (1 << 31) - 1)),
+            ("grpc.max_receive_message_length", min(limits.max_request_size, _INT32)),
+            ("grpc.max_send_message_length", min(limits.max_response_size + ENVELOPE, _INT32)),
         ]
         for name in ("max_connection_age_ms", "max_connection_age_grace_ms"):
             value = getattr(self._settings.grpc, f"{api}_{name}")
             if value:
-                options.append((f"grpc.{name}", value))
+                options.append((f"grpc.{name}", min(value, _INT32)))  # which gRPC takes for unlimited
         return options
 
     def _bind(self, server: grpc.aio.Server, api: str) -> str:

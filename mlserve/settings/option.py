@@ -21,7 +21,7 @@ class Option:
 
     section: str
     name: str
-    kind: str  # text, int, float, bool, size, texts, gpu_ids, ints
+    kind: str  # text, int, float, bool, size, texts, regex, regexes, gpu_ids, ints
     default: Any
     help: str
     flag: str = ""

@@ -17,7 +17,8 @@ class WorkersSettings:
     )
     block_env: str = option(
         "",
-        "Regular expression; environment variables with a matching name are kept from workers.",
+        "Environment variables whose whole name matches are kept from workers.",
+        kind="regex",
         torchserve="blacklist_env_vars",
     )
     retry_first_load: bool = option(

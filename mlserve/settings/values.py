@@ -39,8 +39,8 @@ def convert(option: Option, raw: Any) -> Any:
             raise ValueError(f"expected {expected(option)}, got {shown(raw)}")
     if option.choices and value not in option.choices:
         raise ValueError(f"expected {expected(option)}, got {shown(raw)}")
-    if option.kind == "regexes":
-        _check_patterns(value)
+    if option.kind in ("regex", "regexes"):
+        _check_patterns((value,) if option.kind == "regex" else value)
     return value
 
 
@@ -151,7 +151,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"expected regular expressions, but {shown(pattern)} is none: {error}") from None
+            raise ValueError(f"expected a regular expression, but {shown(pattern)} is none: {error}") from None
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
@@ -161,6 +161,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "float": _float,
     "size": _size,
     "texts": _texts,
+    "regex": _text,
     "regexes": _texts,
     "ints": _ints,
     "gpu_ids": _gpu_ids,
@@ -172,6 +173,7 @@ _WORDS = {
     "float": "a number",
     "size": "a size such as 67108864 or 64MiB",
     "texts": "a list of texts",
+    "regex": "a regular expression",
     "regexes": "a list of regular expressions",
     "ints": "a list of whole numbers",
     "gpu_ids": "'auto', 'none' or distinct GPU ids such as 0,1",

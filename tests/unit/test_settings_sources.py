@@ -81,7 +81,7 @@ def test_wrong_flag_names_flag_key_expectation_and_value(key, given, message):
 
 def test_broken_pattern_is_refused_at_start_not_at_the_first_download():
     text = refused(environ={"MLSERVE_MODELS_ALLOWED_URLS": "https://ok/.*,("})
-    assert text.startswith("env MLSERVE_MODELS_ALLOWED_URLS: models.allowed_urls: expected regular expressions")
+    assert text.startswith("env MLSERVE_MODELS_ALLOWED_URLS: models.allowed_urls: expected a regular expression")
 
 
 def test_unknown_variable_is_refused_with_the_nearest_name():

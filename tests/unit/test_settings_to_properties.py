@@ -67,7 +67,15 @@ def test_flags_and_variables_are_written_over_the_file():
 
 @pytest.mark.parametrize("item", KEYED, ids=lambda item: item.torchserve)
 def test_every_key_comes_back_as_it_was(item):
-    samples = {"bool": not item.default, "int": 7, "float": 7.5, "size": 7, "texts": ("x", "y"), "regexes": ("x.*",)}
+    samples = {
+        "bool": not item.default,
+        "int": 7,
+        "float": 7.5,
+        "size": 7,
+        "texts": ("x", "y"),
+        "regexes": ("x.*",),
+        "regex": "x.*",
+    }
     sample = item.choices[-1] if item.choices else samples.get(item.kind, "some text")
     tree = read({}, flags={} if item.flag else None, environ=_environ(item, sample))
     assert value(tree, item.key) == sample

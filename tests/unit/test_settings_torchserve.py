@@ -143,6 +143,11 @@ def test_wrong_value_names_the_line():
     assert text == ("config.properties:2: defaults.job_queue_size: expected a whole number of at least 1, got 'many'")
 
 
+@pytest.mark.parametrize("key", ["blacklist_env_vars", "allowed_urls"])
+def test_a_broken_pattern_is_found_at_start_not_with_the_first_worker(key):
+    assert refused((key, "AWS_[")).startswith("config.properties:1: ")
+
+
 def test_last_of_two_entries_counts():
     settings = from_properties(("job_queue_size", "1"), ("job_queue_size", "2"))
     assert settings.defaults.job_queue_size == 2
