@@ -15,9 +15,10 @@ from mlserve.handler import Context, PredictionError
 from .image_classifier import ImageClassifier
 from .optional import required
 from .timing import timed
+from .vision import VisionHandler
 
 
-class DALIImageClassifier(ImageClassifier):
+class DALIPreprocessing(VisionHandler):
     """Sends the undecoded images of a batch through the pipeline, whose first output is the model's input."""
 
     pipeline: Any = None
@@ -53,6 +54,10 @@ class DALIImageClassifier(ImageClassifier):
         output = output.as_cpu() if hasattr(output, "as_cpu") else output
         tensors = [torch.as_tensor(np.asarray(output.at(index))) for index in range(len(images))]
         return torch.stack(tensors).to(self.device)
+
+
+class DALIImageClassifier(DALIPreprocessing, ImageClassifier):
+    """The classes of images that the pipeline has prepared."""
 
 
 def dali_file(folder: Path, name: str) -> Path:

@@ -1,0 +1,1 @@
+"""``ts.torch_handler.distributed``, a package of TorchServe's names."""
