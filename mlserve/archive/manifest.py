@@ -45,7 +45,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def check_version(version: object) -> str:
     """Return ``version`` as text if it can be a model's version, else raise :class:`ArchiveError`."""
     text = str(version) if isinstance(version, (str, int, float)) and not isinstance(version, bool) else ""
-    if not _VERSION.fullmatch(text) or text in {".", "..", "all"}:
+    if not _VERSION.fullmatch(text) or not text.isprintable() or text in {".", "..", "all"}:
         raise ArchiveError(
             f"Model version {version!r} is not allowed: use 1 to 128 printable characters without '/', '\\', '?', '#'"
             " or '%', and not '.', '..' or 'all'"

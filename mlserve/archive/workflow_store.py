@@ -88,7 +88,11 @@ class WorkflowStore:
         if ".." in url or "\0" in url:
             raise WorkflowNotFound(f"Relative path is not allowed in url: {url}")
         path = Path(os.path.normpath(root / url))
-        if not path.is_relative_to(root) or not path.exists() or path == root:
+        try:
+            found = path.is_relative_to(root) and path != root and path.exists()
+        except OSError:  # a name that no file can have
+            found = False
+        if not found:
             raise WorkflowNotFound(f"Workflow not found in workflow store: {url}")
         return path
 

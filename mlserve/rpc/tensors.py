@@ -74,7 +74,7 @@ def _from_raw(tensor: Any, data: bytes) -> list[Any]:
     if kind is None:
         raise InvalidInput(f"Input {tensor.name!r}: datatype {tensor.datatype[:20]!r} is not known here")
     count = math.prod(tensor.shape)
-    if count < 0 or len(data) != count * struct.calcsize(kind):
+    if min(tensor.shape, default=0) < 0 or len(data) != count * struct.calcsize(kind):
         raise InvalidInput(
             f"Input {tensor.name!r}: {len(data)} bytes of raw contents are no {tensor.datatype} of shape "
             f"{list(tensor.shape)}"
