@@ -297,8 +297,13 @@ DIFFERENCES: dict[str, Difference] = {
         "most waits are shorter than a millisecond",
     ),
     "broken-image": Difference(
-        "an image that cannot be read fails in the handler with 503",
-        "the handlers that come with the server answer 400",
+        "what a handler that comes with the server cannot take, as a broken image, fails its whole batch with 503",
+        "that request is answered with 400, or 501 where there are no explanations, and the others as always",
         "the mistake is the client's, and sending it again does not help",
+    ),
+    "pippy": Difference(
+        "ts.torch_handler.distributed.base_pippy_handler and ts.handler_utils.distributed.pt_pippy drive PiPPy",
+        "importing them fails with their name, unless a torchserve is installed beside mlserve",
+        "the package stands on torch's old RPC pipelines, which torch has removed",
     ),
 }
