@@ -304,6 +304,6 @@ DIFFERENCES: dict[str, Difference] = {
     "pippy": Difference(
         "ts.torch_handler.distributed.base_pippy_handler and ts.handler_utils.distributed.pt_pippy drive PiPPy",
         "importing them fails with their name, unless a torchserve is installed beside mlserve",
-        "the package stands on torch's old RPC pipelines, which torch has removed",
+        "PiPPy is archived; torch.distributed.pipelining has taken its place",
     ),
 }
