@@ -1,0 +1,131 @@
+"""One real worker for a model, and batches of a size that the caller chooses: no server, no queue, no policy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, cast
+
+from mlserve.core.job import Batch, Job
+from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
+from mlserve.core.model import ModelSpec
+from mlserve.core.ports import BatchReport, Pool, Slot
+from mlserve.engine.local import LocalEngine
+from mlserve.errors import ServeError
+
+
+@dataclass
+class Answer:
+    """One request's answer; ``error`` is empty where there is one. The pieces of a stream are joined."""
+
+    body: bytes = b""
+    content_type: str = ""
+    status: int = 200
+    error: str = ""
+
+
+class Trial:
+    """A worker that is told what to compute. Use it as ``async with``: entering loads the model, leaving ends it.
+
+    Raises :class:`mlserve.errors.WorkerStartError` on entering if the model does not load. It is the queue of its
+    worker (a ``SlotEvents``).
+    """
+
+    def __init__(self, engine: LocalEngine, spec: ModelSpec) -> None:
+        self._spec = replace(spec, min_workers=1, max_workers=1)
+        self._pool: Pool = engine.open(self._spec, self)
+        self._slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self._answers: asyncio.Future[list[Answer]] | None = None
+        self._pieces: dict[int, list[bytes]] = {}
+        self._batches = 0
+        self.load_seconds = 0.0
+
+    async def __aenter__(self) -> Trial:
+        begun = time.monotonic()
+        try:
+            await self._pool.scale(1)
+        except BaseException:
+            await self._pool.stop(5.0)
+            raise
+        self.load_seconds = time.monotonic() - begun
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pool.stop(5.0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the worker has resident now."""
+        return max((worker.memory_bytes for worker in self._pool.describe()), default=0)
+
+    async def send(self, inputs: Sequence[tuple[bytes, str]]) -> tuple[list[Answer], float]:
+        """Compute one batch of (body, content type); returns the answers and seconds.
+
+        A worker that dies fails every request of the batch.
+        """
+        slot = await self._slot
+        self._answers, self._pieces = asyncio.get_running_loop().create_future(), {}
+        self._batches += 1
+        jobs = [self._job(index, body, content_type) for index, (body, content_type) in enumerate(inputs)]
+        begun = time.monotonic()
+        slot.send(Batch(self._batches, jobs, begun, slot))
+        return await self._answers, time.monotonic() - begun
+
+    def _job(self, index: int, body: bytes, content_type: str) -> Job:
+        headers = [(b"Content-Type", content_type.encode())] if content_type else []
+        request = InferenceRequest(f"trial-{self._batches}-{index}", [Part("body", body, content_type)], headers)
+        return Job(cast(Any, None), request, lambda job: None, lambda job, chunk: None, 0.0)
+
+    # -- SlotEvents ---------------------------------------------------------------------------------------------------
+
+    def slot_ready(self, slot: Slot) -> None:
+        """The model has been loaded."""
+        if self._slot.done():  # it died and was started again
+            self._slot = asyncio.get_running_loop().create_future()
+        self._slot.set_result(slot)
+
+    def worker_loaded(self, worker_id: int, seconds: float, metrics: Sequence[Any]) -> None:
+        """How long that took is measured here."""
+
+    def load_failed(self, metrics: Sequence[Any]) -> None:
+        """The pool tells why."""
+
+    def slot_closing(self, slot: Slot) -> None:
+        """It is being ended."""
+
+    def slot_lost(self, slot: Slot, started: Sequence[Batch], unstarted: Sequence[Batch], error: ServeError) -> None:
+        """See ``SlotEvents``."""
+        self._slot = asyncio.get_running_loop().create_future()
+        for batch in (*started, *unstarted):
+            self._finish([Answer(error=error.message) for _ in batch.jobs])
+
+    def batch_done(
+        self, slot: Slot, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport
+    ) -> None:
+        """See ``SlotEvents``."""
+        self._finish([self._answer(index, result) for index, result in enumerate(results)])
+
+    def _answer(self, index: int, result: InferenceResponse | ServeError) -> Answer:
+        if isinstance(result, ServeError):
+            return Answer(error=result.message)
+        body = b"".join(self._pieces.get(index, [])) + bytes(result.body)
+        error = f"status {result.status} {result.reason}".rstrip() if result.status >= 400 else ""
+        return Answer(body, result.content_type, result.status, error)
+
+    def _finish(self, answers: list[Answer]) -> None:
+        if self._answers is not None and not self._answers.done():
+            self._answers.set_result(answers)
+
+    def item_chunk(self, batch: Batch, index: int, chunk: Chunk) -> None:
+        """See ``SlotEvents``."""
+        self._pieces.setdefault(index, []).append(bytes(chunk.data))
+
+    def gave_up(self, error: ServeError) -> None:
+        """See ``SlotEvents``."""
+        if not self._slot.done():
+            self._slot.set_exception(error)
