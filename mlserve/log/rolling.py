@@ -54,7 +54,8 @@ class RollingFile:
         self._open()
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # As the umask has it, like TorchServe's: log shippers often run as another user.
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         status = os.fstat(self._fd)
         self._size = status.st_size
         self._day = _day(status.st_mtime if status.st_size else time.time())

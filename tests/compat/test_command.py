@@ -49,7 +49,7 @@ class Shell:
         with output.open("wb") as file:
             done = subprocess.run(
                 ["torchserve", *words], cwd=self.root, env={**self.env, **env}, stdin=subprocess.DEVNULL,
-                stdout=file, stderr=file, timeout=100, check=False,
+                stdout=file, stderr=file, timeout=100, check=False, umask=0o022,
             )  # fmt: skip
         self.output = output
         return done.returncode, output.read_text()
@@ -109,6 +109,7 @@ def test_a_server_starts_in_the_background_once_and_stops(shell: Shell, against:
         time.sleep(0.05)
     assert f"\n{READY}\n" in output.read_text(), "the ready line is not a line of its own"
     number = int(shell.pid_file.read_text())
+    assert "org.pytorch.serve.ModelServer" in psutil.Process(number).cmdline(), "SageMaker's toolkit looks for it"
     assert (shell.root / "key_file.json").stat().st_mode & 0o777 == 0o600
     assert {path.name for path in (shell.root / "moved").glob("*.log")} == {
         "access_log.log",
@@ -116,6 +117,8 @@ def test_a_server_starts_in_the_background_once_and_stops(shell: Shell, against:
         "ts_log.log",
     }
     assert {path.name for path in (shell.root / "numbers").glob("*.log")} == {"model_metrics.log", "ts_metrics.log"}
+    for log in (*(shell.root / "moved").glob("*.log"), *(shell.root / "numbers").glob("*.log")):
+        assert log.stat().st_mode & 0o777 == 0o644, "what ships logs cannot read it"
     again = shell.run("--start", "--model-store", "store")
     assert again == (1, "TorchServe is already running, please use torchserve --stop to stop TorchServe.\n")
 

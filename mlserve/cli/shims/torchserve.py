@@ -23,7 +23,8 @@ import psutil
 from mlserve.protocols.torchserve_texts import TORCHSERVE_VERSION
 
 MODULE = "mlserve.cli.shims.torchserve"
-SERVE = "--serve-here"  # the server process itself
+SERVE = "--serve-as"  # the server process itself, under
+NAME = "org.pytorch.serve.ModelServer"  # the word by which SageMaker's containers and probes find the process
 STOP_WAIT = 60.0  # seconds that `--stop --foreground` waits
 
 
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--plugins-path", "--ppath", help="Java plugins: accepted, not loaded")
     add("--disable-token-auth", "--dt", action="store_true", help="ask for no tokens")
     add("--enable-model-api", action="store_true", help="let clients register and unregister models")
-    add(SERVE, dest="serve_here", action="store_true", help=argparse.SUPPRESS)
+    add(SERVE, help=argparse.SUPPRESS)
     return parser
 
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
-    if options.serve_here:
+    if options.serve_as:
         return _serve(options)
     if options.version:
         print(f"TorchServe Version is {TORCHSERVE_VERSION}")
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             pid_file.remove(os.getpid())
     child = subprocess.Popen(
-        [sys.executable, "-m", MODULE, SERVE, *given], stdin=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", MODULE, SERVE, NAME, *given], stdin=subprocess.DEVNULL, start_new_session=True
     )
     pid_file.write(child.pid)
     child.returncode = 0  # it outlives this process on purpose
