@@ -66,6 +66,8 @@ def route(method: str, raw_path: str) -> Route:
         segments.pop()
     if "" in segments:
         raise RouteNotFound("")
+    if segments == ["api-description"]:  # by any method, as at the other APIs
+        return Route("api")
     actions, name, version = _actions(segments)
     action = actions.get("GET" if method == "HEAD" else method)
     if action is None:
@@ -78,8 +80,6 @@ def _actions(segments: Sequence[str]) -> tuple[dict[str, str], str, str]:
     if not segments:
         return {"OPTIONS": "api"}, "", ""
     head, rest = segments[0], segments[1:]
-    if segments == ["api-description"]:
-        return {"GET": "api"}, "", ""
     if head == "v1" and len(segments) == 3 and segments[1] == "models":
         return {"GET": "readiness"}, segments[2].partition(":")[0], ""
     if head != "models":

@@ -222,7 +222,6 @@ GOLDEN = [
     ("GET", "/", 405, error(405, "MethodNotAllowedException", FIXED_405)),
     ("DELETE", "/models", 405, error(405, "MethodNotAllowedException", FIXED_405)),
     ("POST", "/models/m", 405, error(405, "MethodNotAllowedException", FIXED_405)),
-    ("POST", "/api-description", 405, error(405, "MethodNotAllowedException", FIXED_405)),
     ("GET", "/nope", 404, error(404, "ResourceNotFoundException", FIXED_404)),
     ("GET", "/models//m", 404, error(404, "ResourceNotFoundException", FIXED_404)),
     ("GET", "/predictions/m", 404, error(404, "ResourceNotFoundException", FIXED_404)),

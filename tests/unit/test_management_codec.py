@@ -34,6 +34,7 @@ ROUTES = [
     ("OPTIONS", "/", "api", "", ""),
     ("OPTIONS", "*", "api", "", ""),
     ("GET", "/api-description", "api", "", ""),
+    ("POST", "/api-description/", "api", "", ""),
     ("GET", "/v1/models/m", "readiness", "m", ""),
     ("GET", "/v1/models/m:predict", "readiness", "m", ""),
     ("OPTIONS", "/models/m/1.0", "model_api", "m", "1.0"),
