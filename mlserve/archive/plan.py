@@ -77,6 +77,9 @@ class Plan:
         """Add one file. Raises :class:`ArchiveError` for an unfit name or file, or a second source of one member."""
         name = check_member_name(name)
         taken = self.manifest.partition("/")[0]
+        if name.partition("/")[0] == taken and self._last_wins:
+            log.warning("%s is left out: %s/ is written by the archiver", source, taken)
+            return
         if name.partition("/")[0].casefold() == taken.casefold():
             raise ArchiveError(f"{source} would be {name!r} in the archive, but {taken}/ is written by the archiver")
         known = self.sources.get(name)

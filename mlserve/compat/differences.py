@@ -175,6 +175,11 @@ DIFFERENCES: dict[str, Difference] = {
         "it keeps its level",
         "errors can be told from the rest",
     ),
+    "temporary-files": Difference(
+        "models are unpacked to $TEMP/models, and workers listen on $TEMP/.ts.sock.9000 and so on",
+        "models are in a directory of the server's own below $TEMP, and a worker's socket has no name",
+        "two servers share a $TEMP, nothing is left by one that crashed, and nobody else can connect to a worker",
+    ),
     "metrics-on-stdout": Difference(
         "lines `[METRICS]...` that a handler prints become metrics",
         "they are log lines; context.metrics reports metrics",

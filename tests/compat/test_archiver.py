@@ -166,6 +166,17 @@ def test_of_two_files_with_one_name_the_later_is_packed(archiver: Archiver, tmp_
     assert members(tmp_path / "out" / "model.mar")["labels.json"] == b"# other/labels.json\n"
 
 
+@pytest.mark.parametrize("form", ["default", "tgz", "no-archive"])
+def test_an_unpacked_model_can_be_packed_again(archiver: Archiver, tmp_path: Path, form: str) -> None:
+    (tmp_path / "extra" / "MAR-INF").mkdir()
+    (tmp_path / "extra" / "MAR-INF" / "MANIFEST.json").write_text("{}")
+    done = archiver(*BASE, "--extra-files", "extra", "--archive-format", form)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").iterdir()
+    (document,) = [json.loads(text) for name, text in members(path).items() if name.endswith(MANIFEST)]
+    assert document["model"]["modelName"] == "model"
+
+
 def test_an_empty_argument_is_as_good_as_none(archiver: Archiver, tmp_path: Path) -> None:
     done = archiver(*BASE, "--serialized-file", "", "--model-file", "", "--extra-files", "", "-r", "", "-c", "")
     assert done.returncode == 0, done.stderr
