@@ -51,7 +51,8 @@ class FakeService:
             raise ModelNotFound(f"Model not found: {name}")
         if version and version not in self.models[name]:
             raise VersionNotFound(f"Model version: {version} does not exist for model: {name}")
-        return SimpleNamespace(key=ModelKey(name, version or self.models[name][0]))
+        pool = SimpleNamespace(live=1)
+        return SimpleNamespace(key=ModelKey(name, version or self.models[name][0]), pool=pool)
 
     async def register(self, url: str, overrides: dict[str, Any], **options: Any) -> Any:
         self.calls.append(("register", url, overrides, options))
