@@ -91,6 +91,7 @@ def test_raw_contents_are_answered_raw(own: Stubs) -> None:
     [
         ([tensor("INT32", [3])], (b"1234",), "are no INT32 of shape [3]"),
         ([tensor("INT32", [-1])], (b"1234",), "are no INT32 of shape [-1]"),
+        ([tensor("INT32", [-1, -1])], (b"1234",), "are no INT32 of shape [-1, -1]"),
         ([tensor("INT32", [1])], (b"1234", b"1234"), "2 entries for 1 inputs"),
         ([tensor("BYTES", [1])], (b"\xff\x00\x00\x00a",), "end within an element"),
         ([tensor("BYTES", [1])], (b"\x01",), "end within an element"),
