@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,3 +132,18 @@ def test_a_server_starts_in_the_background_once_and_stops(shell: Shell, against:
         time.sleep(0.05)
     assert shell.run("--stop") == (0, NOT_RUNNING)
     assert against != OURS or not list(shell.temp.glob("mlserve-*")), "the unpacked models are left"
+
+
+@pytest.mark.parametrize(("word", "ended"), [("org.pytorch.serve.ModelServer", True), ("torchserve", False)])
+def test_stop_ends_any_server_of_the_pid_file_and_nothing_else(shell: Shell, word: str, ended: bool) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", word]) as other:
+        try:
+            shell.pid_file.write_text(str(other.pid))
+            assert shell.run("--stop") == (0, "TorchServe has stopped.\n" if ended else NOT_RUNNING)
+            if ended:
+                assert other.wait(10) == -signal.SIGTERM
+            else:
+                assert other.poll() is None
+        finally:
+            other.kill()
+            shell.pid_file.unlink(missing_ok=True)

@@ -119,7 +119,9 @@ class PidFile:
 
 
 def _is_server(process: psutil.Process) -> bool:
-    return any(MODULE in word or word.endswith("torchserve") for word in process.cmdline())
+    """A server in the background, TorchServe's own included, or a command that is one itself (``--foreground``)."""
+    words = process.cmdline()
+    return NAME in words or ("--foreground" in words and any(Path(word).name == "torchserve" for word in words))
 
 
 def _stop(running: psutil.Process | None, pid_file: PidFile, *, wait: bool) -> int:
