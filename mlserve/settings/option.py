@@ -37,6 +37,11 @@ class Option:
         """``section.name``, as in messages and in ``Settings.sources``."""
         return f"{self.section}.{self.name}"
 
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """The environment variables that hold a secret, and that are no business of models."""
+        return (self.env, f"TS_{self.torchserve}".upper()) if self.secret else ()
+
     def shown(self, value: Any) -> Any:
         """``value`` as people and their logs may see it; a default is no secret."""
         return HIDDEN if self.secret and value not in ("", self.default) else value

@@ -20,6 +20,13 @@ def test_a_model_file_cannot_hide_what_the_worker_imports_before_it_loads_the_mo
     assert "/models/m" not in env["PYTHONPATH"]
 
 
+def test_models_are_not_given_the_servers_passwords():
+    secrets = {"MLSERVE_TLS_KEYSTORE_PASS": "x", "TS_KEYSTORE_PASS": "x"}
+    env = worker_env(_spec(), (), 4, 2, {**secrets, "OTHER": "kept"})
+    assert env["OTHER"] == "kept"
+    assert not secrets.keys() & env.keys()
+
+
 def test_another_interpreter_is_given_this_package_but_never_our_site_packages():
     path = worker_env(_spec(python="/venv/bin/python"), (), 4, 2, {}).get("PYTHONPATH", "")
     ours = str(Path(mlserve.__file__).resolve().parent.parent)

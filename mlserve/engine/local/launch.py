@@ -19,11 +19,12 @@ from pathlib import Path
 
 import mlserve
 from mlserve.core.model import ModelSpec
-from mlserve.settings import Settings
+from mlserve.settings import Settings, all_options
 from mlserve.wire.payload import Load, MetricDeclaration
 
 _PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
 _KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
+_SECRETS = frozenset(name for item in all_options() for name in item.secret_variables)
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -194,7 +195,7 @@ def worker_env(
     stay, unless the model's ``threads_per_worker`` says otherwise.
     """
     options = options or LoadOptions()
-    env = dict(os.environ if environ is None else environ)
+    env = {name: value for name, value in (os.environ if environ is None else environ).items() if name not in _SECRETS}
     if options.block_env:
         blocked = re.compile(options.block_env)
         env = {name: value for name, value in env.items() if not blocked.fullmatch(name)}
