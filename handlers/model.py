@@ -70,7 +70,7 @@ class ModelHandler:
         decoded: dict[int, items.Item] = {}
         for index, row in enumerate(data):
             try:
-                decoded[index] = items.decode(row, self.signature)
+                decoded[index] = self.decode(row)
             except PredictionError as error:
                 answers[index] = error
         ready = perf_counter()
@@ -83,6 +83,13 @@ class ModelHandler:
         context.phases.add("inference", done - ready)
         context.phases.add("postprocess", perf_counter() - done)
         return [answers[index] for index in range(len(data))]
+
+    def decode(self, row: Any) -> items.Item:
+        """The item in a row. Raises :class:`PredictionError` with status 400 for one that the model does not take."""
+        item = items.decode(row, self.signature)
+        if (check := getattr(self.runtime, "check", None)) is not None:
+            check(item.arrays)
+        return item
 
     def describe(self) -> dict[str, Any]:
         """The runtime, and the inputs and outputs with dtype and shape."""

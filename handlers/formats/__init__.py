@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Runtime(Protocol):
-    """A loaded model. ``name`` is for people: ``onnxruntime 1.20, CPUExecutionProvider``."""
+    """A loaded model. ``name`` is for people: ``onnxruntime 1.20, CPUExecutionProvider``.
+
+    One that refuses more than its signature can say has ``check(arrays)`` as well: it gets one item's inputs, before
+    they join a batch, and raises :class:`mlserve.handler.PredictionError`.
+    """
 
     name: str
     signature: Signature
@@ -61,6 +65,7 @@ FORMATS: Mapping[str, Format] = {
     "torch": Format("eager", "torch", (".pt", ".pth", ".bin", ".safetensors")),
     "export": Format("exported", "torch", (".pt2",)),
     "aotinductor": Format("exported", "torch"),
+    "openvino": Format("openvino_model", "openvino", (".xml",)),
 }
 """Name in ``runtime:`` of model-config.yaml -> what runs it."""
 

@@ -1,30 +1,63 @@
-"""Model files that are served as they are: no archive, no handler.
+"""Model files and folders that are served as they are: no archive, no handler.
 
-The store makes up the manifest that an archive of nothing but that file would have; the built-in handler ``model``
-then finds the runtime. Settings come from ``NAME.yaml`` beside the file, else from ``model-config.yaml``.
+The store makes up the manifest that an archive of nothing but that file would have; the built-in handler then finds
+the runtime. Settings come from ``NAME.yaml`` beside the file, else from ``model-config.yaml``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlserve.archive import pretrained
 from mlserve.archive.manifest import DEFAULT_VERSION
 from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME
 
-HANDLER = "mlserve.handlers.model"  # in full: a file model.py beside the model is its code, not its handler
-SUFFIXES = (".onnx", ".ort", ".pt", ".pth", ".ts", ".torchscript", ".pt2", ".safetensors")
+# In full: a file model.py beside the model is its code, not its handler.
+HANDLER = "mlserve.handlers.model"
+
+SUFFIXES: Mapping[str, str] = {
+    **dict.fromkeys((".onnx", ".ort", ".pt", ".pth", ".ts", ".torchscript", ".pt2", ".safetensors", ".xml"), HANDLER),
+}
+"""Suffix of a model file -> the built-in handler that serves it."""
+
+FOLDERS: Mapping[str, str] = {"saved_model.pb": HANDLER}
+"""File that makes a folder a model -> the built-in handler that serves it."""
+
+_BEGINS: Mapping[str, bytes] = {".xml": b"<net"}
+"""What stands in the first bytes of a model, for suffixes that other files have as well."""
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether ``path`` is a file that a runtime knows by its suffix."""
-    return path.suffix in SUFFIXES and path.is_file()
+    """Whether ``path`` is a file that a runtime knows by its suffix, and if that says little, by how it begins."""
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return False
+    mark = _BEGINS.get(path.suffix)
+    if mark is None:
+        return True
+    with path.open("rb") as file:
+        return mark in file.read(256)
 
 
 def manifest_for(path: Path) -> dict[str, Any]:
     """The manifest of a model that is the file ``path``; its directory is the model's."""
-    model = {"modelName": path.stem, "modelVersion": DEFAULT_VERSION, "handler": HANDLER, "serializedFile": path.name}
-    for config in (f"{path.stem}.yaml", DEFAULT_CONFIG_NAME):
+    return _manifest(path, path.stem, SUFFIXES[path.suffix])
+
+
+def manifest_for_folder(directory: Path) -> dict[str, Any] | None:
+    """The manifest of a model that is the folder ``directory``; ``None`` unless it holds one of ``FOLDERS``,
+    or transformers wrote it."""
+    for marker, handler in FOLDERS.items():
+        if (directory / marker).is_file():
+            return _manifest(directory / marker, directory.name, handler)
+    pretrained_handler = pretrained.handler_for(directory)
+    return _manifest(directory / pretrained.CONFIG, directory.name, pretrained_handler) if pretrained_handler else None
+
+
+def _manifest(path: Path, name: str, handler: str) -> dict[str, Any]:
+    model = {"modelName": name, "modelVersion": DEFAULT_VERSION, "handler": handler, "serializedFile": path.name}
+    for config in (f"{name}.yaml", DEFAULT_CONFIG_NAME):
         if (path.parent / config).is_file():
             model["configFile"] = config
             break

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from mlserve.archive.download import AllowedUrls, DownloadLimits, download, file_name, is_url, place
 from mlserve.archive.extract import unpack
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH, read_manifest, split_handler
-from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for
+from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for, manifest_for_folder
 from mlserve.archive.reading import DEFAULT_LIMITS, Limits
 from mlserve.archive.requirements import prepare as prepare_environment
 from mlserve.archive.spec import Sources, build_spec, read_config
@@ -231,10 +231,10 @@ def _only_subdirectory(path: Path) -> Path:
 
 
 def _manifest(path: Path, directory: Path, *, named: bool) -> dict[str, Any] | None:
-    """The model's own manifest, or the one made up for a file that has none; ``None`` for a bare handler."""
+    """The model's own manifest, or the one made up for a file or folder that has none; ``None`` for a bare handler."""
     if is_model_file(path):
         return manifest_for(path)
-    return None if _is_handler(path) else read_manifest(directory, named=named)
+    return None if _is_handler(path) else read_manifest(directory, named=named) or manifest_for_folder(directory)
 
 
 def _is_handler(path: Path) -> bool:

