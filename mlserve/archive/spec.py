@@ -93,6 +93,7 @@ OPTIONS: Mapping[str, Option] = {
 """ModelSpec field -> what model-config.yaml may say about it. The field's own name is taken as a key as well.
 ``python`` is the operator's to choose, not the archive's."""
 
+_ANY_CASE = frozenset({"device_type", "parallel_type"})  # in model-config.yaml
 _ZERO_IS_UNSET = frozenset({"max_workers", "job_queue_size", "parallel_level"})  # in model-config.yaml
 
 # 0 is a number that TorchServe takes from a register call, and that makes the start of workers fail, not the call.
@@ -248,15 +249,31 @@ def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any
             if not option.key or key not in config:
                 continue
             value = config[key]
+            if field_name in _ANY_CASE and isinstance(value, str):
+                value = value.lower()
             if field_name in _ZERO_IS_UNSET and value == 0 and not isinstance(value, bool):
                 continue
             if option.fits(value):
                 found[field_name] = value
             else:
                 log.warning("%s: %s must be %s, got %r; ignored", where, key, option.takes, value)
+    _check_parallel(found, where)
     low, high = found.get("min_workers"), found.get("max_workers")
     if high is not None and high < (low or 1):
         log.warning("%s: maxWorkers %s is less than minWorkers %s; both ignored", where, high, low or 1)
         found.pop("min_workers", None)
         del found["max_workers"]
     yield from found.items()
+
+
+def _check_parallel(found: dict[str, Any], where: str) -> None:
+    """torchrun's processes are the level; a type without a level, or the other way round, counts as neither."""
+    if "torchrun" in found:
+        count = found["torchrun"].get("nproc-per-node", 1)
+        found["parallel_level"] = count if _is_int(1)(count) else 1
+    kind, level = found.get("parallel_type"), found.get("parallel_level")
+    if kind and not level:
+        log.warning("%s: parallelType %s without torchrun or parallelLevel; ignored", where, kind)
+    if not (kind and level):
+        found.pop("parallel_type", None)
+        found.pop("parallel_level", None)

@@ -210,3 +210,26 @@ def test_token_switch_of_the_command_line_cannot_close(against: str, tmp_path: P
     store.mkdir()
     with drop_in(against, tmp_path, store, settings, "--disable-token-auth", environ=environ) as server:
         assert server.manage("GET", "/models").error()[1] == "InvalidKeyException"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "kind", "level"),
+    [
+        ("parallelType: PP\ntorchrun:\n  nproc-per-node: 2\n", "pp", 2),
+        ("parallelType: tp\ntorchrun:\n  OMP_NUMBER_THREADS: 1\n", "tp", 1),
+        ("parallelType: custom\nparallelLevel: 3\ndeviceType: CPU\n", "custom", 3),
+        ("parallelType: pp\n", "", 0),
+        ("parallelLevel: 3\n", "", 0),
+        ("torchrun:\n  nproc-per-node: 2\n", "", 0),
+        ("parallelType: both\nparallelLevel: 3\n", "", 0),
+    ],
+)
+def test_the_level_is_the_number_of_processes_and_needs_a_type(
+    server: DropIn, yaml: str, kind: str, level: int
+) -> None:
+    name = f"p{abs(hash(yaml)) % 10**8}"
+    archive(server.store, name, NOOP, model_config__yaml=yaml, model={"configFile": "model_config.yaml"})
+    assert server.manage("POST", f"/models?url={name}.mar&initial_workers=0").status == 200
+    described = describe(server, name)
+    assert (described["parallelType"], described["parallelLevel"]) == (kind, level)
+    assert described["deviceType"] == "cpu"

@@ -238,3 +238,8 @@ def test_no_config_can_break_a_model(config: dict[str, Any]) -> None:
 def test_unfit_name_is_an_invalid_input() -> None:
     with pytest.raises(InvalidInput):
         build(manifest=None, stem="_x", default_handler="h")
+
+
+def test_devices_and_kinds_of_parallelism_are_read_in_any_case() -> None:
+    spec = build({"deviceType": "GPU", "parallelType": "Tp", "torchrun": {"nproc-per-node": 4}})
+    assert (spec.device_type, spec.parallel_type, spec.parallel_level) == ("gpu", "tp", 4)
