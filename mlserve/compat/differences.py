@@ -89,6 +89,11 @@ DIFFERENCES: dict[str, Difference] = {
         "the path describes the version, and a call needs the key of its API",
         "one value of one header cannot be two keys",
     ),
+    "grpc-latency": Difference(
+        "ts_inference_latency_microseconds and ts_queue_latency_microseconds leave requests over gRPC out",
+        "they hold every request that a handler answered",
+        "ts_inference_requests_total counts gRPC there too, and averages are made of the two",
+    ),
     "grpc-unknown": Difference(
         "a management call that fails in a way without a status of its own ends with UNKNOWN and no text",
         "it ends with the status of the REST answer and its text; only a second registration stays UNKNOWN",
