@@ -156,8 +156,8 @@ def _unary_stream(behaviour: Any, read: Any, write: Any) -> grpc.RpcMethodHandle
 
 
 def _metadata(context: Any, name: str) -> bytes:
-    """The first value of a key that the client sent; empty if there is none."""
-    for key, value in context.invocation_metadata() or ():
+    """The last value of a key that the client sent, as gRPC's own libraries take it; empty if there is none."""
+    for key, value in reversed(context.invocation_metadata() or ()):
         if key == name:
             return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
     return b""

@@ -123,6 +123,14 @@ def test_a_call_with_its_key_passes(guarded: Caller) -> None:
     assert json.loads(guarded("ListModels", LIST, management).msg)["models"][0]["modelName"] == "noop"
 
 
+def test_the_last_of_several_keys_counts(guarded: Caller) -> None:
+    wrong, right = ("authorization", "Bearer wrong"), ("authorization", guarded.bearer("inference"))
+    ping = guarded.stubs[0].Ping
+    assert ping(Empty(), timeout=TIMEOUT, metadata=(wrong, right)).health
+    refused = refusal(lambda: ping(Empty(), timeout=TIMEOUT, metadata=(right, wrong)))
+    assert refused == ("PERMISSION_DENIED", REFUSED)
+
+
 def test_a_renewed_key_replaces_the_old_one_for_grpc_too(guarded: Caller) -> None:
     old, api = guarded.bearer("inference"), {"Authorization": guarded.bearer("API")}
     assert guarded.live.ask("GET", "/token?type=inference", None, api, "management").status == 200
