@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 
-def required(module: str, handler: str, package: str) -> Any:
-    """The module. Raises ``ImportError`` that names the handler and the package to install."""
+def required(module: str, handler: str, package: str, install: str = "") -> Any:
+    """The module. Raises ``ImportError`` that names the handler, the package, and what pip is to ``install`` for it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"The handler {handler} needs the package {package}: pip install {package} ({error})"
+            f"The handler {handler} needs the package {package}: pip install {install or package} ({error})"
         ) from error

@@ -11,7 +11,7 @@ import pytest
 
 from mlserve.handler import Context
 from mlserve.handlers.embedding import EmbeddingHandler
-from tests.support.server import running
+from tests.support.pretrained import serving
 
 TEXTS = [
     "A model server answers requests.",
@@ -34,10 +34,9 @@ def expected():
 def server(tmp_path_factory):
     plain = tmp_path_factory.mktemp("plain") / "raw"
     shutil.copytree(minilm.get_model_path(), plain)
-    (plain / "model-config.yaml").write_text("embedding: {normalize: false, pooling: mean}\nbatchSize: 8\n")
+    (plain / "model-config.yaml").write_text("embedding: {normalize: false}\n")
     models = (f"minilm={minilm.get_model_path()}", f"raw={plain}")
-    settings = {"DEFAULTS_BATCH_SIZE": "8", "DEFAULTS_MAX_BATCH_DELAY_MS": "50"}
-    with running(tmp_path_factory.mktemp("server"), *models, settings=settings) as live:
+    with serving(tmp_path_factory.mktemp("server"), *models) as live:
         yield live
 
 
