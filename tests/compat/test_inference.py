@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,8 @@ def test_a_success_has_torchserves_headers_and_no_content_type(server: DropIn) -
         (b"x", "", {"body": ["bytearray", "x"]}),
         (b"", "", {"body": ["bytearray", ""]}),
         (b"a=1&b=%20x", "application/x-www-form-urlencoded", {"a": ["bytearray", "1"], "b": ["bytearray", " x"]}),
+        (b"a=1", "APPLICATION/x-www-form-urlencoded; x=y", {"a": ["bytearray", "1"]}),
+        (b'{"a": 1}', "application/json ", {"body": ["dict", {"a": 1}]}),
     ],
 )
 def test_a_handler_gets_the_row_that_it_was_written_for(server: DropIn, body: bytes, kind: str, row: dict) -> None:
@@ -168,6 +171,14 @@ def test_the_parts_of_a_form_are_decoded_each_by_its_own_type(server: DropIn) ->
         "note": ["str", "hi"],
         "raw": ["bytearray", "\x01"],
     }
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=cut", "multipart/form-data"])
+def test_half_a_form_is_refused(server: DropIn, differs: Callable[[str], None], kind: str) -> None:
+    differs("broken-form")
+    body = '--cut\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n'
+    reply = server.ask("POST", "/predictions/rows", body, {"Content-Type": kind})
+    assert reply.error()[:2] == (400, "BadRequestException")
 
 
 @pytest.mark.parametrize(

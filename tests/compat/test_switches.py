@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,3 +159,11 @@ def test_an_envelope_is_opened_and_closed(
 def test_an_answer_without_an_id_of_the_clients_has_the_requests(enveloped: Any) -> None:
     reply = enveloped("kservev2").ask("POST", "/v2/models/seen/infer", json.dumps({"inputs": V2["inputs"]}), JSON)
     assert reply.json()["id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("envelope", ["json", "kserve", "kservev2"])
+def test_what_an_envelope_cannot_read_is_told(enveloped: Any, differs: Callable[[str], None], envelope: str) -> None:
+    differs("envelope-input")
+    reply = enveloped(envelope).ask("POST", "/predictions/seen", b'{"other": 1}', JSON)
+    assert reply.status == 400
+    assert "must be a JSON object with a list" in reply.error()[2]
