@@ -6,8 +6,12 @@ import re
 import time
 from collections.abc import Callable
 
+import grpc
 import pytest
 from support.drop_in import DropIn, archive
+from support.grpc_client import TIMEOUT
+
+from mlserve.rpc.generated import inference_pb2, inference_pb2_grpc
 
 COUNTING = """
 from ts.metrics.dimension import Dimension
@@ -111,6 +115,12 @@ def usual(start) -> DropIn:
     for path in ("/predictions/timed", "/predictions/timed/1.0", "/predictions/timed", "/predictions/raising"):
         live.ask("POST", path, b"x")
     live.ask("GET", "/nowhere")
+    with grpc.insecure_channel(f"127.0.0.1:{live.ports['grpc_inference']}") as channel:
+        request = inference_pb2.PredictionsRequest(model_name="over_grpc", input={"data": b"x"})
+        assert live.manage("POST", "/models?url=timed.mar&model_name=over_grpc&initial_workers=1").status == 200
+        inference_pb2_grpc.InferenceAPIsServiceStub(channel).Predictions(request, timeout=TIMEOUT)
+    assert live.manage("POST", "/models?url=noop.mar&initial_workers=0").status == 200
+    assert live.ask("POST", "/predictions/noop", b"x").status == 503
     return live
 
 
@@ -189,10 +199,12 @@ def test_the_usual_metrics_have_torchserves_types_units_and_labels(usual: DropIn
     [
         rf"Requests2XX{OF_HOST} [1-9]\d*\.0",
         rf"Requests4XX{OF_HOST} 1\.0",
-        rf"Requests5XX{OF_HOST} 1\.0",
+        rf"Requests5XX{OF_HOST} 2\.0",
         r'ts_inference_requests_total{model_name="timed",model_version="default",hostname=".+",} 2\.0',
         r'ts_inference_requests_total{model_name="timed",model_version="1.0",hostname=".+",} 1\.0',
         r'ts_inference_requests_total{model_name="raising",model_version="default",hostname=".+",} 1\.0',
+        r'ts_inference_requests_total{model_name="over_grpc",model_version="default",hostname=".+",} 1\.0',
+        r'ts_inference_requests_total{model_name="noop",model_version="default",hostname=".+",} 1\.0',
         rf'ts_inference_latency_microseconds{{model_name="timed",model_version="default",hostname=".+",}} {NUMBER}',
         rf'ts_queue_latency_microseconds{{model_name="timed",model_version="1.0",hostname=".+",}} {NUMBER}',
         rf"QueueTime{OF_HOST} {NUMBER}",
@@ -207,6 +219,12 @@ def test_the_usual_metrics_have_torchserves_types_units_and_labels(usual: DropIn
 def test_what_a_dashboard_shows_is_there_once(usual: DropIn, pattern: str) -> None:
     lines = scrape(usual, "?" + "&".join(f"name[]={name}" for name in USUAL), until=pattern)
     assert len([line for line in lines if re.fullmatch(pattern, line)]) == 1
+
+
+def test_a_request_over_grpc_has_a_latency(usual: DropIn, differs: Callable[[str], None]) -> None:
+    differs("grpc-latency")
+    pattern = rf'ts_inference_latency_microseconds{{model_name="over_grpc",.*}} {NUMBER}'
+    assert scrape(usual, until=pattern)
 
 
 @pytest.mark.parametrize(
