@@ -71,10 +71,12 @@ def json_errors(
     limit_setting: str = "server.max_request_size",
     request_ids: RequestIds | None = None,
     body_timeout: float = 30.0,
+    max_body: int = 0,
 ) -> Any:
     """The middleware next to an app's handlers: every exception as the JSON body, a request id on every answer.
 
     The id is in ``request[REQUEST_ID]`` for the handlers. ``body_timeout`` is in seconds without a byte.
+    A body that is announced with more than ``max_body`` bytes, unless that is 0, is refused before it has come.
     """
 
     ids = request_ids or RequestIds()
@@ -86,6 +88,8 @@ def json_errors(
         request[STARTED] = time.monotonic()
         watch = BodyWatch(request, body_timeout)
         try:
+            if 0 < max_body < (request.content_length or 0):  # there is no need to wait for it
+                raise web.HTTPRequestEntityTooLarge(max_body, request.content_length or 0)
             response = await handler(request)
         except ServeError as error:
             response = serve_error_response(error, detail=detail)

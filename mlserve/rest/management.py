@@ -45,6 +45,7 @@ def build_management_app(
                 limit_setting=f"{limit} bytes for the management API",
                 request_ids=RequestIds(settings.server.echo_request_id),
                 body_timeout=settings.server.header_timeout,
+                max_body=limit,
             ),
             token_check(guard, "management"),
         ],

@@ -187,6 +187,12 @@ def test_a_version_without_workers_is_named_with_torchserves_quote(server: DropI
     assert reply.error()[2].startswith('Model "idle" Version 1.0" has no worker to serve inference request.')
 
 
+def test_a_body_that_is_too_large_for_a_command_is_not_waited_for(server: DropIn) -> None:
+    with socket.create_connection(("127.0.0.1", server.ports["management"]), 10) as client:
+        client.sendall(b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n")
+
+
 def test_every_door_describes_itself(server: DropIn) -> None:
     for api in ("inference", "management", "metrics"):
         for method, path in (("OPTIONS", "/"), ("GET", "/api-description"), ("GET", "/api-description/")):
