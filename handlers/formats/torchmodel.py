@@ -39,7 +39,7 @@ class TorchModel:
 
     def infer(self, inputs: Arrays) -> Arrays:
         """See :class:`Runtime`."""
-        tensors = [self._tensor(inputs[one.name]) for one in self.signature.inputs]
+        tensors = [self.tensor(inputs[one.name]) for one in self.signature.inputs]
         with torch.inference_mode():
             if self._autocast is None:
                 output = self.call(*tensors)
@@ -48,7 +48,8 @@ class TorchModel:
                     output = self.call(*tensors)
         return {name: _array(tensor) for name, tensor in named_outputs(output, self.signature.outputs).items()}
 
-    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+    def tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        """``array`` on the device, in the precision and memory format of the options."""
         with warnings.catch_warnings():
             # A .npy body is read-only memory; no model is expected to write into its input.
             warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)

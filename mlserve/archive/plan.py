@@ -25,9 +25,13 @@ SKIPPED_DIRS = frozenset({"__MACOSX", "__pycache__"})  # and those whose name st
 
 
 def is_built_in(module: str) -> bool:
-    """Whether the server brings a handler of this name. Looks for the file only: handlers import torch."""
+    """Whether the server brings a handler of this name. Looks for the file only: handlers import torch.
+
+    ``mlserve.handlers.NAME`` names one where a file of the user's has the short name.
+    """
     if module in BUILT_IN:
         return True
+    module = module.removeprefix("mlserve.handlers.")
     if not module.isidentifier() or module == "__init__":
         return False
     try:

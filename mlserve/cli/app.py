@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "archive": ("mlserve.cli.archive:app", "Pack a model; inspect, verify, unpack and compare archives."),
     "archive-workflow": ("mlserve.cli.archive_workflow:archive_workflow", "Pack a graph of models and functions."),
     "run": ("mlserve.cli.run:run", "Run a handler on one input in this process, without a server."),
+    "export": ("mlserve.cli.export:export", "Bring a torch model to another format and compare the answers."),
     "validate": ("mlserve.cli.validate:validate", "Check a model in a worker, in batches of several sizes, for CI."),
     "start": ("mlserve.cli.start:start", "Start a server."),
     "status": ("mlserve.cli.status:status", "Tell whether a server runs and what it serves."),
