@@ -3,6 +3,7 @@
 import base64
 import io
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -116,6 +117,14 @@ def test_bytes_base64_and_data_urls_are_the_same_image(make):
     values = [data, bytes(data), memoryview(data), text, wrapped, "data:image/png;base64," + text]
     batch = handler.preprocess([{"data": value} for value in values] + [{"body": data}])
     assert all(torch.equal(batch[0], other) for other in batch[1:])
+
+
+def test_a_stand_in_for_a_row_is_asked_as_a_row_is(make):
+    """Handlers' own tests hand over mocks that have only ``get``."""
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    data = encoded(noise(40, 40))
+    batch = handler.preprocess([mock.Mock(get=lambda name: data), {"data": data}])
+    assert torch.equal(batch[0], batch[1])
 
 
 def test_a_nested_list_goes_to_the_model_as_it_is_beside_images(make):
