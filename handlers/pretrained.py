@@ -30,7 +30,9 @@ SHARED = ("model", "trust_remote_code", "dtype")
 def library(handler: str) -> Any:
     """The package ``transformers``, offline. Raises ``ImportError`` with the install line."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    return required("transformers", handler, "transformers", "'mlserve[transformers]'")
+    transformers = required("transformers", handler, "transformers", "'mlserve[transformers]'")
+    transformers.utils.logging.disable_progress_bar()  # they would be lines of the worker's log
+    return transformers
 
 
 def section(context: Context, name: str, known: Collection[str]) -> dict[str, Any]:

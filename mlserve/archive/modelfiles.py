@@ -16,16 +16,19 @@ from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME
 
 # In full: a file model.py beside the model is its code, not its handler.
 HANDLER = "mlserve.handlers.model"
+TABULAR = "mlserve.handlers.tabular"
 
 SUFFIXES: Mapping[str, str] = {
     **dict.fromkeys((".onnx", ".ort", ".pt", ".pth", ".ts", ".torchscript", ".pt2", ".safetensors", ".xml"), HANDLER),
+    **dict.fromkeys((".plan", ".engine"), HANDLER),
+    **dict.fromkeys((".skops", ".joblib", ".pkl", ".ubj", ".json", ".txt", ".lgb"), TABULAR),
 }
 """Suffix of a model file -> the built-in handler that serves it."""
 
 FOLDERS: Mapping[str, str] = {"saved_model.pb": HANDLER}
 """File that makes a folder a model -> the built-in handler that serves it."""
 
-_BEGINS: Mapping[str, bytes] = {".xml": b"<net"}
+_BEGINS: Mapping[str, bytes] = {".xml": b"<net", ".json": b'"learner"', ".txt": b"tree\n"}
 """What stands in the first bytes of a model, for suffixes that other files have as well."""
 
 

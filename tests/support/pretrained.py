@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.server import LiveServer, running
 
+IMPORTS = 240.0  # seconds for all workers to import transformers: 5 each on a free CPU
+
 
 @contextlib.contextmanager
 def serving(directory: Path, *models: str, **options: Any) -> Iterator[LiveServer]:
@@ -20,8 +22,10 @@ def serving(directory: Path, *models: str, **options: Any) -> Iterator[LiveServe
     server's temporary directory, in which nothing may be left.
     """
     settings = {"DEFAULTS_BATCH_SIZE": "8", "DEFAULTS_MAX_BATCH_DELAY_MS": "50", "DEFAULTS_BATCH_POLICY": "window"}
+    settings["DEFAULTS_STARTUP_TIMEOUT"] = f"{IMPORTS:g}"
     settings.update(options.pop("settings", {}))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.support.server.STARTUP", IMPORTS)
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(directory / "inductor"))
         with running(directory, *models, settings=settings, **options) as live:
             yield live
