@@ -34,6 +34,16 @@ DIFFERENCES: dict[str, Difference] = {
         "it is refused with 400, which names the settings that give it one",
         "the mistake shows when it is made, not with the first request",
     ),
+    "unreadable-manifest": Difference(
+        "a manifest that is no JSON is refused with `Failed to parse signature.json.`",
+        "it is refused with 400 as well, and the text names MANIFEST.json and the place in it",
+        "there is no signature.json",
+    ),
+    "several-classes": Difference(
+        "a handler file with several classes and no function `handle` does not load",
+        "it loads if just one of them has initialize and handle",
+        "helper classes beside the handler are common",
+    ),
     "empty-version": Difference(
         "modelVersion may be empty",
         "it is refused with 400",
@@ -154,6 +164,11 @@ DIFFERENCES: dict[str, Difference] = {
         "a model that is not there, that fails, or that has no sequences ends StreamPredictions2 with UNKNOWN",
         "that request is answered with a status, and the call goes on",
         "one failed request must not end the others' sequences",
+    ),
+    "sequence-id": Difference(
+        "answers of StreamPredictions2 leave sequence_id empty",
+        "each names its sequence",
+        "answers of several sequences come in one stream",
     ),
     "unary-to-sequence": Difference(
         "Predictions on a model with sequenceBatching is never answered",
