@@ -252,7 +252,13 @@ def _open_output(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
 def _plain(array: np.ndarray[Any, Any]) -> Any:
     """What orjson can write: contiguous arrays of numbers (float32 with as few digits as it has), lists of text."""
     if array.dtype.kind in "OUS":
-        return [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
+        return _texts(array.tolist())
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array) if array.ndim else array.item()
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_texts(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value

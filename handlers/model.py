@@ -86,7 +86,10 @@ class ModelHandler:
 
     def decode(self, row: Any) -> items.Item:
         """The item in a row. Raises :class:`PredictionError` with status 400 for one that the model does not take."""
-        item = items.decode(row, self.signature)
+        return self.checked(items.decode(row, self.signature))
+
+    def checked(self, item: items.Item) -> items.Item:
+        """``item``, if the runtime has nothing against it."""
         if (check := getattr(self.runtime, "check", None)) is not None:
             check(item.arrays)
         return item
@@ -131,7 +134,9 @@ def _over(known: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> tuple[Tensor,
     return tuple(
         one
         if (new := by_name.get(one.name)) is None
-        else new._replace(dtype=new.dtype or one.dtype, shape=new.shape if new.shape is not None else one.shape)
+        else one._replace(
+            dtype=new.dtype or one.dtype, shape=new.shape if new.shape is not None else one.shape, axis=new.axis
+        )
         for one in known
     )
 

@@ -37,13 +37,15 @@ class Tensor(NamedTuple):
 
     ``dtype`` is NumPy's name, ``str`` for text, ``""`` where the file does not say. ``shape`` is the whole one, with
     the batch axis; ``None`` where the file does not say. ``axis`` is the batch axis; ``None`` is for a tensor that all
-    items of a batch share, such as a sampling rate.
+    items of a batch share, such as a sampling rate. ``features`` names what stands along the last axis,
+    if it has names.
     """
 
     name: str
     dtype: str = ""
     shape: tuple[Dim, ...] | None = None
     axis: int | None = 0
+    features: tuple[str, ...] = ()
 
     @property
     def item_shape(self) -> tuple[Dim, ...] | None:
@@ -71,7 +73,8 @@ class Tensor(NamedTuple):
         """As the Open Inference Protocol's metadata has it: the whole shape, -1 for what varies."""
         shape = None if self.shape is None else [dim if isinstance(dim, int) else -1 for dim in self.shape]
         found = {"name": self.name, "datatype": OPEN_INFERENCE.get(self.dtype, self.dtype) or None, "shape": shape}
-        return {**found, "batch_axis": self.axis}
+        named = {"features": list(self.features)} if self.features else {}
+        return {**found, "batch_axis": self.axis, **named}
 
 
 class Signature(NamedTuple):

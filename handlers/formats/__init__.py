@@ -66,6 +66,9 @@ FORMATS: Mapping[str, Format] = {
     "export": Format("exported", "torch", (".pt2",)),
     "aotinductor": Format("exported", "torch"),
     "openvino": Format("openvino_model", "openvino", (".xml",)),
+    "sklearn": Format("sklearn_estimator", "sklearn", (".skops", ".joblib", ".pkl")),
+    "xgboost": Format("xgboost_model", "xgboost", (".ubj", ".json")),
+    "lightgbm": Format("lightgbm_model", "lightgbm", (".txt", ".lgb")),
 }
 """Name in ``runtime:`` of model-config.yaml -> what runs it."""
 
