@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
+from mlserve.core.job import DONE
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.core.ports import BatchReport
 from mlserve.engine.local.batches import Malformed, Outgoing, all_failed, decode_meta, decode_results
@@ -115,6 +116,7 @@ class WorkerLink(asyncio.Protocol):
         """See ``core.ports.Slot``."""
         if batch.batch_id in self._sent:
             self._write(frame(Kind.CANCEL, batch.batch_id, CancelMeta(index)))
+            self._check_drained()
 
     # -- what the worker's owner calls --------------------------------------------------------------------------------
 
@@ -131,8 +133,11 @@ class WorkerLink(asyncio.Protocol):
         self._write(frame(Kind.DRAIN))
 
     async def drained(self) -> None:
-        """Return when no batch is in flight; for ever if the worker dies first."""
-        if self.in_flight:
+        """Return when nobody waits for a batch in flight; for ever if the worker dies first.
+
+        A batch whose requests have all been cancelled or have timed out may be computing still: see ``in_flight``.
+        """
+        if self._awaited():
             self._drained = self._drained or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
@@ -212,7 +217,13 @@ class WorkerLink(asyncio.Protocol):
             self._events.batch_done(self, batch, results, report)
         except Exception:  # a fault of the server's own must not end a healthy worker
             log.exception("could not take the results of batch %d", batch.batch_id)
-        if self._drained is not None and not self.in_flight:
+        self._check_drained()
+
+    def _awaited(self) -> bool:
+        return any(job.state != DONE for batch, _, _ in self._sent.values() for job in batch.jobs)
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self._awaited():
             self._drained.set_result(None)
             self._drained = None
 

@@ -7,7 +7,7 @@ import textwrap
 import psutil
 import pytest
 
-from mlserve.core.job import Batch
+from mlserve.core.job import SENT, Batch
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.engine.local import LoadOptions, LocalEngine
@@ -23,6 +23,7 @@ class Item:
 
     def __init__(self, request):
         self.request = request
+        self.state = SENT
 
 
 class Recorder:

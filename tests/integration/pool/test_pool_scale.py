@@ -8,6 +8,7 @@ import psutil
 import pytest
 import uvloop
 
+from mlserve.core.job import DONE
 from mlserve.errors import ServeError
 
 
@@ -156,6 +157,34 @@ def test_stop_with_a_grace_period_kills_what_does_not_end(rig):
         ((_slot, started, unstarted, error),) = events.lost
         assert (started, unstarted) == ([batch], [])
         assert "stopped with requests in flight" in error.message
+
+    rig.run(rig.spec(source), test)
+
+
+def test_work_that_nobody_waits_for_does_not_hold_up_a_stop(rig):
+    source = """
+    import time
+    def handle(data, context):
+        time.sleep(60 if data else 0)
+    """
+
+    async def test(pool, events):
+        await pool.scale(2)
+        for slot, before in zip(events.ready, (True, False), strict=True):
+            batch = events.batch(b"never")
+            slot.send(batch)
+
+            def give_up(slot=slot, batch=batch):
+                batch.jobs[0].state = DONE
+                slot.cancel(batch, 0)
+
+            if before:
+                give_up()
+            else:  # while it is being stopped
+                asyncio.get_running_loop().call_later(0.3, give_up)
+        begun = time.monotonic()
+        await pool.stop(60)
+        assert 0.3 < time.monotonic() - begun < 5
 
     rig.run(rig.spec(source), test)
 
