@@ -18,6 +18,7 @@ PACKAGES = {
     "export": "torch",
     "aotinductor": "torch",
     "openvino": "openvino",
+    "tensorflow": "tensorflow",
     "sklearn": "sklearn",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
