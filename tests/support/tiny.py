@@ -81,6 +81,27 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
+def llama(folder: Path, room: int = 100_000) -> Path:
+    """A Llama of one layer with its tokenizer and room for so many tokens that a greedy answer takes minutes."""
+    import transformers
+
+    tokenizer = byte_level(folder)
+    transformers.set_seed(0)
+    settings = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=room,
+        initializer_range=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    transformers.LlamaForCausalLM(settings).save_pretrained(folder)
+    return folder
+
+
 def vit(folder: Path) -> Path:
     """A vision transformer of two layers for images of 32 x 32, with its image processor."""
     import transformers
