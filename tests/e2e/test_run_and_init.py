@@ -33,7 +33,7 @@ def write(path, text):
     return path
 
 
-@pytest.fixture(params=["custom", "image"])
+@pytest.fixture(params=["custom", "image", "text"])
 def scaffold(request, tmp_path):
     done = mlserve("init", "my-model", "--kind", request.param, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -50,15 +50,15 @@ def test_the_scaffolded_tests_pass_as_they_are(scaffold):
 
 def test_a_scaffold_runs_from_its_folder_its_file_and_its_archive(scaffold, tmp_path):
     kind, folder = scaffold
-    if kind == "custom":
-        given, expected = ["-d", '{"text": "a b c"}'], {"words"}
+    if kind != "image":
+        given, expected = ["-d", '{"text": "a b c"}'], {"custom": {"words"}, "text": {"negative", "positive"}}[kind]
     else:
         from PIL import Image
 
         Image.linear_gradient("L").save(tmp_path / "photo.png")
         given, expected = ["--input", tmp_path / "photo.png"], {"first class", "second class", "third class"}
     subprocess.run(["bash", "-n", folder / "pack.sh"], check=True)
-    flags = ["--model-file", "model.py", "--extra-files", "index_to_name.json"] if kind == "image" else []
+    flags = ["--model-file", "model.py", "--extra-files", "index_to_name.json"] if kind != "custom" else []
     archive = ["archive", "--model-name", "my-model", "--version", "1.0", "--handler", "handler.py", *flags]
     assert mlserve(*archive, "--config-file", "model-config.yaml", cwd=folder).returncode == 0
     for target in (".", "handler.py", "my-model.mar"):
@@ -68,6 +68,7 @@ def test_a_scaffold_runs_from_its_folder_its_file_and_its_archive(scaffold, tmp_
         assert "preprocess" in done.stderr
 
 
+@pytest.mark.parametrize("scaffold", ["custom"], indirect=True)
 def test_init_does_not_overwrite(scaffold, tmp_path):
     _, folder = scaffold
     write(folder / "handler.py", "mine")
