@@ -37,6 +37,7 @@ class ModelQueue:
         self.stats = stats
         self.depth = 0  # live requests in the queue
         self.in_flight = 0  # batches sent and not answered
+        self._abandoned: set[Batch] = set()  # those of them whose requests have all ended otherwise
         self.slots: list[Slot] = []
         self.was_ready = False  # has had a slot once
         self.on_idle: Callable[[], object] | None = None  # set by whoever waits for the queue to drain
@@ -117,8 +118,8 @@ class ModelQueue:
 
     @property
     def idle(self) -> bool:
-        """True when nothing is queued and nothing is being computed."""
-        return not self.depth and not self.in_flight
+        """True when nothing is queued and nothing is being computed that somebody waits for."""
+        return not self.depth and self.in_flight == len(self._abandoned)
 
     # -- what the engine calls ----------------------------------------------------------------------------------------
 
@@ -156,6 +157,7 @@ class ModelQueue:
         A retried job is sent alone: if it is what kills workers, it shall not take other requests with it again.
         """
         self.in_flight -= len(started) + len(unstarted)
+        self._abandoned.difference_update(started, unstarted)
         back: list[Job] = []
         for batch in started:
             for job in batch.jobs:
@@ -181,6 +183,7 @@ class ModelQueue:
     ) -> None:
         """See ``SlotEvents``."""
         self.in_flight -= 1
+        self._abandoned.discard(batch)
         self._expected = self.depth + len(batch.jobs)
         self._took = report.preprocess + report.inference + report.postprocess
         self._answered = self._clock.time()
@@ -236,6 +239,9 @@ class ModelQueue:
             self._check_idle()
         elif batch is not None and batch.slot is not None:
             batch.slot.cancel(batch, job.index)
+            if all(one.state == DONE for one in batch.jobs):
+                self._abandoned.add(batch)
+                self._check_idle()
 
     def _sweep(self) -> None:
         jobs = self._jobs

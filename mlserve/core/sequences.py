@@ -117,6 +117,7 @@ class SequenceQueue(ModelQueue):
     def slot_lost(self, slot: Slot, started: Seq[Batch], unstarted: Seq[Batch], error: ServeError) -> None:
         """See ``SlotEvents``. Nothing is computed again: what came before it in its sequence is not there any more."""
         self.in_flight -= len(started) + len(unstarted)
+        self._abandoned.difference_update(started, unstarted)
         touched = [self._returned(job) for batch in (*started, *unstarted) for job in batch.jobs]
         for batch in (*started, *unstarted):
             for job in batch.jobs:

@@ -132,6 +132,33 @@ def test_cancelled_requests_give_their_place_in_the_queue_back(clock: FakeClock,
     assert queue.idle
 
 
+@pytest.mark.parametrize("end", ["answer", "die"])
+def test_a_batch_that_nobody_waits_for_does_not_keep_the_queue_busy(clock: FakeClock, endings: Endings, end) -> None:
+    queue = make_queue(clock)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    put(queue, "late", endings, timeout=0.5)
+    gone = put(queue, "gone", endings)
+    clock.turn()
+    told: list[bool] = []
+    queue.on_idle = lambda: told.append(True)
+    queue.cancel(gone)
+    assert not queue.idle
+    assert not told
+    clock.advance(0.6)
+    assert endings.kind("late") == "timeout"
+    assert queue.idle
+    assert told
+    getattr(slot, end)()  # however it ends, the next batch counts as ever
+    other = FakeSlot(queue, 9001)
+    queue.slot_ready(other)
+    put(queue, "next", endings)
+    clock.turn()
+    assert not queue.idle
+    (slot if slot.batches else other).answer()
+    assert queue.idle
+
+
 def test_a_dead_workers_unstarted_requests_go_back_to_the_head_unharmed(clock: FakeClock, endings: Endings) -> None:
     queue = make_queue(clock, retry_on_worker_death=0)
     slot = FakeSlot(queue)
