@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from mlserve.gpus import gpu_uuids
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of single folders, which pytest takes from here only."""
@@ -14,6 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="mlserve",
         help="what tests/compat runs against: torchserve is the real one, if it is on PATH",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with the mark ``gpu`` run where a GPU is, and say why they don't elsewhere."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not gpu_uuids():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU, and NVML (the extra gpu) finds none here"))
 
 
 @pytest.fixture(scope="session", autouse=True)

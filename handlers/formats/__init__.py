@@ -66,6 +66,7 @@ FORMATS: Mapping[str, Format] = {
     "export": Format("exported", "torch", (".pt2",)),
     "aotinductor": Format("exported", "torch"),
     "openvino": Format("openvino_model", "openvino", (".xml",)),
+    "tensorrt": Format("tensorrt_engine", "tensorrt", (".plan", ".engine")),
     "tensorflow": Format("savedmodel", "tensorflow", (".pb",)),
     "sklearn": Format("sklearn_estimator", "sklearn", (".skops", ".joblib", ".pkl")),
     "xgboost": Format("xgboost_model", "xgboost", (".ubj", ".json")),

@@ -20,6 +20,7 @@ TABULAR = "mlserve.handlers.tabular"
 
 SUFFIXES: Mapping[str, str] = {
     **dict.fromkeys((".onnx", ".ort", ".pt", ".pth", ".ts", ".torchscript", ".pt2", ".safetensors", ".xml"), HANDLER),
+    **dict.fromkeys((".plan", ".engine"), HANDLER),
     **dict.fromkeys((".skops", ".joblib", ".pkl", ".ubj", ".json", ".txt", ".lgb"), TABULAR),
 }
 """Suffix of a model file -> the built-in handler that serves it."""

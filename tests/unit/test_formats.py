@@ -19,6 +19,7 @@ PACKAGES = {
     "aotinductor": "torch",
     "openvino": "openvino",
     "tensorflow": "tensorflow",
+    "tensorrt": "tensorrt",
     "sklearn": "sklearn",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
@@ -35,7 +36,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(name, tmp_pat
     file = tmp_path / "m.bin"
     file.write_bytes(b"x")
     with pytest.raises(ImportError, match=rf"m\.bin needs the package {PACKAGES[name]}: pip install") as caught:
-        open_model(name, Source(file))
+        open_model(name, Source(file, gpu=0))
     assert f"'mlserve[{FORMATS[name].extra}]'" in str(caught.value)
 
 
