@@ -112,3 +112,8 @@ def test_threads_that_wait_do_not_starve_those_that_compute_unless_the_user_says
 def test_a_batchs_memory_is_not_given_back_to_be_zeroed_for_the_next_unless_the_user_says_so():
     assert worker_env(_spec(), (), 4, 2, {})["MALLOC_TRIM_THRESHOLD_"] == str(1 << 30)
     assert worker_env(_spec(), (), 4, 2, {"MALLOC_TRIM_THRESHOLD_": "131072"})["MALLOC_TRIM_THRESHOLD_"] == "131072"
+
+
+def test_onnxruntime_reports_to_nobody_unless_the_user_says_so():
+    assert worker_env(_spec(), (), 4, 2, {})["ORT_DISABLE_TELEMETRY"] == "1"
+    assert worker_env(_spec(), (), 4, 2, {"ORT_DISABLE_TELEMETRY": "0"})["ORT_DISABLE_TELEMETRY"] == "0"
