@@ -21,6 +21,9 @@ from mlserve.errors import ArchiveError
 
 log = logging.getLogger(__name__)
 
+OTHER_NAMES = frozenset({"onnx"})
+"""Names of built-in handlers that are no files: ``mlserve.handlers.ALIASES`` without TorchServe's own."""
+
 SKIPPED_DIRS = frozenset({"__MACOSX", "__pycache__"})  # and those whose name starts with a dot
 
 
@@ -29,7 +32,7 @@ def is_built_in(module: str) -> bool:
 
     ``mlserve.handlers.NAME`` names one where a file of the user's has the short name.
     """
-    if module in BUILT_IN:
+    if module in BUILT_IN or module in OTHER_NAMES:
         return True
     module = module.removeprefix("mlserve.handlers.")
     if not module.isidentifier() or module == "__init__":

@@ -5,10 +5,13 @@ import sys
 
 import pytest
 
+from mlserve.archive.manifest import BUILT_IN
 from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for, manifest_for_folder
+from mlserve.archive.plan import OTHER_NAMES, locate_handler
 
 pytest.importorskip("numpy")
 
+from mlserve.handlers import ALIASES
 from mlserve.handlers.formats import FORMATS, Source, format_of, open_model
 
 PACKAGES = {
@@ -40,6 +43,10 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(name, tmp_pat
     assert f"'mlserve[{FORMATS[name].extra}]'" in str(caught.value)
 
 
+def test_every_format_is_asked_for_its_missing_package():
+    assert set(PACKAGES) == set(FORMATS)
+
+
 def test_every_format_has_its_extra():
     extras = importlib.metadata.metadata("mlserve").get_all("Provides-Extra") or []
     assert {one.extra for one in FORMATS.values()} <= set(extras)
@@ -48,6 +55,12 @@ def test_every_format_has_its_extra():
 def test_every_file_that_the_store_serves_bare_has_a_runtime(tmp_path):
     for suffix in SUFFIXES:
         assert format_of(tmp_path / f"m{suffix}") in FORMATS
+
+
+def test_the_archiver_knows_every_name_of_a_built_in_handler():
+    assert set(ALIASES) == OTHER_NAMES | (BUILT_IN & set(ALIASES))
+    for name in (*ALIASES, "tabular", "model"):
+        assert locate_handler(name) == (name, None)
 
 
 def test_an_unknown_file_is_refused_with_the_names_of_the_runtimes(tmp_path):
