@@ -1,0 +1,82 @@
+"""Runtimes on a GPU: the worker uses the one it was given, and answers what the library answers on the CPU.
+
+Each needs its package for GPUs: onnxruntime-gpu, torch and xgboost with CUDA, tensorflow[and-cuda].
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.asking import ask, ask_together
+from support.server import running
+
+pytestmark = pytest.mark.gpu
+
+TOLERANCE = 1e-2  # TF32 has 10 bits of mantissa; the values are sums of 4 products below 1
+ROWS = [[0.1 * at, 0.2, 0.3, 0.4] for at in range(8)]
+
+
+def write_onnx(path: Path) -> Any:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return np.array(ROWS, np.float32) @ weights
+
+
+def write_pt2(path: Path) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 3).eval()
+    rows = torch.tensor(ROWS)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    torch.export.save(torch.export.export(network, (rows,), dynamic_shapes=shapes), str(path))
+    return network(rows).detach().numpy()
+
+
+def write_ubj(path: Path) -> Any:
+    import numpy as np
+    import xgboost
+
+    rows = np.random.default_rng(0).random((200, 4))
+    booster = xgboost.train({"max_depth": 3}, xgboost.DMatrix(rows, rows.sum(1)), num_boost_round=10)
+    booster.save_model(path)
+    return booster.predict(xgboost.DMatrix(np.array(ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "write", "shown"),
+    [
+        ("onnxruntime", "m.onnx", write_onnx, "CUDAExecutionProvider"),
+        ("torch", "m.pt2", write_pt2, "cuda:0"),
+        ("xgboost", "m.ubj", write_ubj, "cuda:0"),
+    ],
+)
+def test_a_model_runs_on_the_worker_s_gpu_and_answers_as_on_the_cpu(tmp_path, package, file, write, shown):
+    import numpy as np
+
+    pytest.importorskip(package)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = write(tmp_path / file)
+    (tmp_path / "m.yaml").write_text("batchSize: 8\nmaxBatchDelay: 200\nbatchPolicy: window\n")
+    with running(tmp_path / "run", f"m={file}", store=tmp_path, settings={"GPU_IDS": "0"}) as server:
+        described = server.request("GET", "/models/m?customized=true", api="management").json()[0]
+        assert shown in str(described)
+        answers = ask_together(server, "m", ROWS)
+        found = [next(iter(answer.values())) for answer in answers]
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+        np.testing.assert_allclose(next(iter(ask(server, "m", ROWS[3]).values())), expected[3], atol=TOLERANCE)
