@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
 from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.core.lifecycle import WorkerState
@@ -229,7 +230,7 @@ class Server:
             private_urls=settings.models.private_urls,
             any_directory=settings.models.any_directory,
             default_handler=settings.models.default_handler,
-            install_requirements=settings.workers.install_requirements,
+            installing=installing(settings),
         )
         self._gpu_ids = _gpu_ids(settings)
         self._engine = LocalEngine(

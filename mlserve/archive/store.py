@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from mlserve.archive.extract import unpack
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH, read_manifest, split_handler
 from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for, manifest_for_folder
 from mlserve.archive.reading import DEFAULT_LIMITS, Limits
+from mlserve.archive.requirements import Installing
 from mlserve.archive.requirements import prepare as prepare_environment
 from mlserve.archive.spec import Sources, build_spec, read_config
 from mlserve.core.model import ModelSpec
@@ -53,7 +55,7 @@ class ModelStore:
         private_urls: bool = False,
         any_directory: bool = False,
         default_handler: str = "",
-        install_requirements: bool = False,
+        installing: Installing | None = None,
         limits: Limits = DEFAULT_LIMITS,
         download_limits: DownloadLimits | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class ModelStore:
         self._allowed = AllowedUrls(allowed_urls, private=private_urls)
         self._any_directory = any_directory
         self._default_handler = default_handler
-        self._install_requirements = install_requirements
+        self._installing = installing or Installing()
         self._limits = limits
         self._download_limits = download_limits or DownloadLimits()
 
@@ -160,7 +162,7 @@ class ModelStore:
 
     async def _from_path(self, path: Path, url: str, overrides: Mapping[str, Any], *, stem: str = "") -> ModelSpec:
         target = self._models / secrets.token_hex(16)
-        overrides = dict(overrides)
+        overrides, stop = dict(overrides), threading.Event()
 
         def prepare() -> ModelSpec:
             owned = path.is_file() and not _is_handler(path) and not is_model_file(path)
@@ -184,7 +186,7 @@ class ModelStore:
                     )
                 )
                 scratch = self._models / f"{target.name}-packages"
-                return prepare_environment(spec, scratch, install=self._install_requirements)
+                return prepare_environment(spec, scratch, self._installing, stop)
             except BaseException as error:
                 if owned:
                     _remove(target)
@@ -192,7 +194,7 @@ class ModelStore:
                     raise ArchiveError(f"Cannot read model {url}: {error.strerror or error}") from error
                 raise
 
-        return await _in_thread(prepare, self.release)
+        return await _in_thread(prepare, self.release, stop)
 
     def _directory(self, path: Path, target: Path, url: str, overrides: dict[str, Any]) -> Path:
         """Where the model lies, unpacked: ``target`` for an archive, else where it is."""
@@ -281,11 +283,14 @@ def _remove(path: Path) -> None:
         log.warning("could not remove %s", path)
 
 
-async def _in_thread(work: Callable[[], ModelSpec], undo: Callable[[ModelSpec], None]) -> ModelSpec:
-    """Run ``work`` in a thread. A thread cannot be stopped: if the caller is cancelled, its result is undone."""
+async def _in_thread(
+    work: Callable[[], ModelSpec], undo: Callable[[ModelSpec], None], stop: threading.Event
+) -> ModelSpec:
+    """Run ``work`` in a thread. If the caller is cancelled, ``stop`` is set, and a result that comes yet is undone."""
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        stop.set()
         task.add_done_callback(lambda done: undo(done.result()) if not (done.cancelled() or done.exception()) else None)
         raise

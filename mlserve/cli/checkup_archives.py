@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserve.archive.download import is_url
+from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
 from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.cli.checkup import CHANGED, FAILED, MISSING, OK, Finding, is_there
@@ -42,7 +43,7 @@ async def _load_all(settings: Settings, work_dir: Path) -> list[Finding]:
         model_settings=settings.model,
         allowed_urls=(),
         default_handler=settings.models.default_handler,
-        install_requirements=settings.workers.install_requirements,
+        installing=installing(settings),
     )
     options = replace(load_options(settings), retry_first_load=False)
     engine = LocalEngine(gpu_ids=(), cpus=available_cpus(), options=options)

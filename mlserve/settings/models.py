@@ -62,6 +62,16 @@ class ModelsSettings:
         flag="--workflow-store",
         torchserve="workflow_store",
     )
+    environment_cache: str = option(
+        "~/.cache/mlserve/environments",
+        "Folder of the virtual environments that models' requirements are installed into, shared by servers; "
+        "empty = beside each model, for that model only.",
+    )
+    offline: bool = option(
+        False,
+        "Install no package but those that are in `models.environment_cache` or as wheels in the archive.",
+        flag="--offline",
+    )
     snapshots: bool = option(
         False, "Write the models and settings to a file at each change, and restore the last one.", flag="--snapshots"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mlserve.archive.requirements import Installing
 from mlserve.archive.store import ModelStore
 from mlserve.core.model import ModelSpec
 from mlserve.errors import InvalidInput
@@ -59,7 +60,7 @@ def resolve(tmp_path: Path, *, requirement: str = NAME, config: str = "", instal
         defaults={},
         model_settings={},
         allowed_urls=(),
-        install_requirements=install,
+        installing=Installing(install),
     )
     return asyncio.run(source.resolve("m.mar", {}))
 

@@ -1,0 +1,97 @@
+"""What a model's requirements file asks for, as far as its own text and the files beside it can say.
+
+Two models need the same if their requirements say the same, and if the files in the archive that they name, and the
+wheels there, are the same: then one environment serves both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlserve.errors import InvalidInput
+
+_EDITABLE = re.compile(r"\s*(-e|--editable)\b")
+_COMMENT = re.compile(r"(^|\s)#.*$")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The requirements file ``file`` of the model in ``directory``; ``named`` is False for a model that has none.
+
+    ``digest`` is of its text and of all that it refers to in the directory, ``local_digest`` of the latter only and ""
+    where there is nothing. ``hashed``: it pins every package with its hash.
+    """
+
+    directory: Path
+    file: Path
+    digest: str
+    local_digest: str
+    wheel_folders: tuple[Path, ...]
+    hashed: bool
+    named: bool
+
+
+def read_needs(directory: Path, name: str) -> Needs:
+    """Read the requirements file ``name`` ("" for none). Raises :class:`InvalidInput` for what cannot be shared."""
+    file = directory / name
+    texts: dict[Path, str] = {}
+    local: set[Path] = set()
+    if name:
+        _scan(file, directory, texts, local)
+    folders = wheel_folders(directory) if name else ()
+    local.update(wheel for place in folders for wheel in place.glob("*.whl"))
+    local_digest = _digest_of(sorted(local), directory) if local else ""
+    said = hashlib.sha256(local_digest.encode())
+    for path in texts:
+        said.update(b"\0" + texts[path].encode())
+    hashed = any("--hash" in text for text in texts.values())
+    return Needs(directory, file, said.hexdigest(), local_digest, folders, hashed, bool(name))
+
+
+def wheel_folders(directory: Path) -> tuple[Path, ...]:
+    """Where in the archive wheels lie: in its root, where ``--extra-files`` puts a folder's files, or in wheels/."""
+    return tuple(place for place in (directory, directory / "wheels") if any(place.glob("*.whl")))
+
+
+def _scan(file: Path, directory: Path, texts: dict[Path, str], local: set[Path]) -> None:
+    """Read ``file`` and the requirements files that it includes, and collect the other files that they name."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = [_COMMENT.sub("", line).strip() for line in text.splitlines()]
+    texts[file] = "\n".join(line for line in lines if line)
+    for line in lines:
+        if _EDITABLE.match(line):
+            raise InvalidInput(f"{file.name}: {line!r} is tied to one directory: name the package without --editable")
+        for word in re.split(r"[\s=;@,]+", line.replace("file:", "")):
+            path = _inside(word, directory)
+            if path is None or path in texts:
+                continue
+            if path.suffix in (".txt", ".in"):
+                _scan(path, directory, texts, local)
+            else:
+                local.update([path] if path.is_file() else (one for one in path.rglob("*") if one.is_file()))
+
+
+def _inside(word: str, directory: Path) -> Path | None:
+    """The file or folder of the model that ``word`` names."""
+    word = word.partition("[")[0]
+    if not word.strip("./") or word.startswith("-"):
+        return None
+    try:
+        path = (directory / word).resolve()
+        return path if path.exists() and path.is_relative_to(directory.resolve()) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest_of(files: list[Path], directory: Path) -> str:
+    found = hashlib.sha256()
+    for path in files:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        found.update(f"{path.name}\0{digest.hexdigest()}\0".encode())
+    return found.hexdigest()
