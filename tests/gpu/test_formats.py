@@ -16,6 +16,7 @@ from support.server import running
 pytestmark = pytest.mark.gpu
 
 TOLERANCE = 1e-2  # TF32 has 10 bits of mantissa; the values are sums of 4 products below 1
+CONFIG = "batchSize: 8\nmaxBatchDelay: 200\nbatchPolicy: window\n"
 ROWS = [[0.1 * at, 0.2, 0.3, 0.4] for at in range(8)]
 
 
@@ -57,12 +58,31 @@ def write_ubj(path: Path) -> Any:
     return booster.predict(xgboost.DMatrix(np.array(ROWS)))
 
 
+def write_savedmodel(path: Path) -> Any:
+    import numpy as np
+    import tensorflow as tf
+
+    class Product(tf.Module):
+        def __init__(self) -> None:
+            self.weights = tf.Variable(np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+        def __call__(self, x: Any) -> dict[str, Any]:
+            return {"y": x @ self.weights}
+
+    model = Product()
+    tf.saved_model.save(model, str(path), {"serving_default": model.__call__})
+    (path / "model-config.yaml").write_text(CONFIG)
+    return np.array(ROWS, np.float32) @ model.weights.numpy()
+
+
 @pytest.mark.parametrize(
     ("package", "file", "write", "shown"),
     [
         ("onnxruntime", "m.onnx", write_onnx, "CUDAExecutionProvider"),
         ("torch", "m.pt2", write_pt2, "cuda:0"),
         ("xgboost", "m.ubj", write_ubj, "cuda:0"),
+        ("tensorflow", "m", write_savedmodel, "GPU 0"),
     ],
 )
 def test_a_model_runs_on_the_worker_s_gpu_and_answers_as_on_the_cpu(tmp_path, package, file, write, shown):
@@ -72,7 +92,7 @@ def test_a_model_runs_on_the_worker_s_gpu_and_answers_as_on_the_cpu(tmp_path, pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = write(tmp_path / file)
-    (tmp_path / "m.yaml").write_text("batchSize: 8\nmaxBatchDelay: 200\nbatchPolicy: window\n")
+    (tmp_path / "m.yaml").write_text(CONFIG)
     with running(tmp_path / "run", f"m={file}", store=tmp_path, settings={"GPU_IDS": "0"}) as server:
         described = server.request("GET", "/models/m?customized=true", api="management").json()[0]
         assert shown in str(described)
