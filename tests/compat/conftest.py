@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,3 +71,21 @@ def start(against: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
             )
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL at which it is served."""
+    folder = tmp_path_factory.mktemp("web")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=site.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{site.server_port}"
+    site.shutdown()
+    thread.join()
+    site.server_close()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import json
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,24 +69,6 @@ def register(server: DropIn) -> Iterator[Callable[..., Any]]:
         versions = [model["modelVersion"] for model in shown.json()] if shown.status == 200 else []
         for version in [*versions, *versions]:
             server.manage("DELETE", f"/models/{name}/{version}")
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder and the URL at which it is served."""
-    folder = tmp_path_factory.mktemp("web")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=site.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{site.server_port}"
-    site.shutdown()
-    thread.join()
-    site.server_close()
 
 
 def describe(server: DropIn, name: str, version: str = "") -> list[dict[str, Any]]:
