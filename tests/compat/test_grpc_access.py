@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
-from support.drop_in import DropIn, archive, free_ports
+from support.drop_in import DropIn, archive, free_ports, make_pair
 from support.grpc_client import TIMEOUT, refusal
 
 from mlserve.rpc.generated import inference_pb2 as ip
@@ -191,15 +189,6 @@ def test_the_open_protocol_tells_of_server_and_models(guarded: Caller) -> None:
     assert (metadata.name, list(metadata.versions), metadata.platform) == ("noop", ["1.11"], "")
 
 
-def make_pair(directory: Path) -> tuple[Path, Path]:
-    """A certificate for localhost and its key."""
-    certificate, key = directory / "cert.pem", directory / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
-    subprocess.run([*new, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    return certificate, key
-
-
 @pytest.fixture(scope="module")
 def sealed(start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """TLS everywhere, an envelope, keys of 3 seconds, connections of 1."""
@@ -221,30 +210,20 @@ def sealed(start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     given |= {f"{api}_address": f"https://127.0.0.1:{port}" for api, port in ports.items()}
     live = start(given, store=store)
     live.ports.update(ports)
+    live.tls = ssl.create_default_context(cafile=certificate)
     yield from caller(live, credentials=grpc.ssl_channel_credentials(certificate.read_bytes()))
-
-
-def over_tls(live: DropIn, method: str, path: str, token: str, api: str) -> tuple[int, bytes]:
-    trusting = ssl._create_unverified_context()
-    connection = http.client.HTTPSConnection("127.0.0.1", live.ports[api], timeout=TIMEOUT, context=trusting)
-    try:
-        connection.request(method, path, headers={"Authorization": token})
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
 
 
 def fresh(sealed: Caller, kind: str = "inference") -> str:
     """A key that has just been made."""
-    renewed = over_tls(sealed.live, "GET", f"/token?type={kind}", sealed.bearer("API"), "management")
-    assert renewed[0] == 200
+    renewed = sealed.live.manage("GET", f"/token?type={kind}", Authorization=sealed.bearer("API"))
+    assert renewed.status == 200
     return sealed.bearer(kind)
 
 
 def test_a_plain_client_is_not_served_where_tls_is_spoken(sealed: Caller) -> None:
     for api in ("inference", "management"):
-        told = sealed.live.ask("GET", "/ping", api=api)
+        told = replace(sealed.live, tls=None).ask("GET", "/ping", api=api)
         assert told.json() == {"status": "This TorchServe instance only accepts HTTPS requests"}
     plain = Caller(sealed.live)
     assert refusal(lambda: plain("Ping", Empty()))[0] == "UNAVAILABLE"
@@ -257,12 +236,16 @@ def test_a_key_that_expires_is_refused_on_every_port(sealed: Caller) -> None:
     inference, management = fresh(sealed), fresh(sealed, "management")
     assert json.loads(health(sealed, inference)) == {"status": "Healthy"}
     assert sealed("ListModels", LIST, management).msg
-    assert over_tls(sealed.live, "GET", "/ping", inference, "inference")[0] == 200
+    assert status(sealed, "/ping", inference, "inference") == 200
     time.sleep(LIFETIME + 0.5)
     assert refusal(lambda: sealed("Ping", Empty(), inference)) == ("PERMISSION_DENIED", REFUSED)
     assert refusal(lambda: sealed("ListModels", LIST, management)) == ("PERMISSION_DENIED", REFUSED)
-    assert over_tls(sealed.live, "GET", "/ping", inference, "inference")[0] == 400
-    assert over_tls(sealed.live, "GET", "/models", management, "management")[0] == 400
+    assert status(sealed, "/ping", inference, "inference") == 400
+    assert status(sealed, "/models", management, "management") == 400
+
+
+def status(sealed: Caller, path: str, token: str, api: str) -> int:
+    return sealed.live.ask("GET", path, None, {"Authorization": token}, api).status
 
 
 def health(sealed: Caller, token: str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -83,15 +84,25 @@ def archive(
     return path
 
 
+def make_pair(directory: Path) -> tuple[Path, Path]:
+    """A certificate for localhost and its key."""
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*new, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return certificate, key
+
+
 @dataclass
 class DropIn:
-    """A running server. ``ours`` tells which, for the cases in the table of differences."""
+    """A running server. ``ours`` tells which, for the cases in the table of differences; with ``tls`` all is https."""
 
     ours: bool
     ports: dict[str, int]
     store: Path
     directory: Path
     log: Path
+    tls: ssl.SSLContext | None = None
 
     def ask(
         self,
@@ -102,7 +113,11 @@ class DropIn:
         api: str = "inference",
     ) -> Reply:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[api], timeout=60)
+        where = ("127.0.0.1", self.ports[api])
+        if self.tls is None:
+            connection = http.client.HTTPConnection(*where, timeout=60)
+        else:
+            connection = http.client.HTTPSConnection(*where, timeout=60, context=self.tls)
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body, dict(headers or {}))
             response = connection.getresponse()
