@@ -38,7 +38,7 @@ class Tensor(NamedTuple):
     ``dtype`` is NumPy's name, ``str`` for text, ``""`` where the file does not say. ``shape`` is the whole one, with
     the batch axis; ``None`` where the file does not say. ``axis`` is the batch axis; ``None`` is for a tensor that all
     items of a batch share, such as a sampling rate. ``features`` names what stands along the last axis,
-    if it has names.
+    if it has names. ``example`` is the shape of an item that the model takes for sure, where ``shape`` leaves it open.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Tensor(NamedTuple):
     shape: tuple[Dim, ...] | None = None
     axis: int | None = 0
     features: tuple[str, ...] = ()
+    example: tuple[int, ...] | None = None
 
     @property
     def item_shape(self) -> tuple[Dim, ...] | None:

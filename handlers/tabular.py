@@ -42,11 +42,14 @@ class TabularHandler(ModelHandler):
 
     def _is_row(self, value: Any) -> bool:
         """Whether ``value`` is a row; not the name of the one input with its array, and not Open Inference."""
-        inputs = self.signature.inputs
+        (first, *others) = self.signature.inputs
+        if first.dtype == "str" and not others:
+            return False
         if isinstance(value, Mapping):
             if isinstance(value.get("inputs"), list):
                 return False
-            return len(inputs) > 1 or (bool(inputs[0].features) and inputs[0].name not in value)
+            array = value.keys() == {first.name} and not isinstance(value[first.name], (int, float))
+            return bool(others) or (bool(first.features) and not array)
         return isinstance(value, list) and not any(isinstance(one, (list, Mapping)) for one in value)
 
 

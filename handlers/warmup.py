@@ -90,11 +90,13 @@ def generated(signature: Signature, shapes: Any) -> items.Item:
 
 
 def item_shape(tensor: Tensor, given: Any) -> tuple[int, ...]:
-    """One item's lengths: as given, else as the file says, 1 for what varies."""
+    """One item's lengths: as given, else as the runtime knows, else as the file says, 1 for what varies."""
     if given is not None:
         if not isinstance(given, list) or not all(isinstance(one, int) for one in given) or not tensor.fits(given):
             raise ValueError(f"warmup: shapes: {tensor.name}: {given!r} does not fit {tensor.text()}")
         return tuple(given)
+    if tensor.example is not None and tensor.fits(tensor.example):
+        return tensor.example
     if tensor.item_shape is None:
         raise ValueError(
             f"warmup cannot make input {tensor.name!r}: the file does not say its shape. Give "

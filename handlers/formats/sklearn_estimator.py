@@ -17,7 +17,7 @@ from mlserve.handler import PredictionError
 
 from ..signature import Signature, Tensor
 from . import Source
-from .columns import Encoded, allows_missing, encoded_columns, selects_columns
+from .columns import Encoded, allows_missing, encoded_columns, selects_columns, steps_of
 from .tables import INPUT, refuse_unusable, rows_input
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Estimator:
     def _inputs(self) -> tuple[Tensor, ...]:
         if self._encoded:
             return tuple(Tensor(one, self._dtype(one), (None,)) for one in self._names)
+        if hasattr(steps_of(self._estimator)[0], "build_analyzer"):  # a vectorizer: texts, and not rows
+            return (Tensor(INPUT, "str", (None,)),)
         count = getattr(self._estimator, "n_features_in_", None)
         return (Tensor(INPUT) if count is None else rows_input(int(count), "float64", self._names),)
 

@@ -203,9 +203,18 @@ def signature_of(bindings: Sequence[Binding], profiles: Sequence[Profile]) -> Si
         ]
         return Tensor(one.name, TYPES[one.dtype], tuple(shape))
 
-    return with_batch_axis(
+    found = with_batch_axis(
         [tensor(one) for one in bindings if one.is_input], [tensor(one) for one in bindings if not one.is_input]
     )
+    return found._replace(inputs=tuple(with_example(one, profiles) for one in found.inputs))
+
+
+def with_example(tensor: Tensor, profiles: Sequence[Profile]) -> Tensor:
+    """``tensor`` with the smallest item of the first profile: one of length 1 may be outside all of them."""
+    if not profiles:
+        return tensor
+    smallest, _ = profiles[0][tensor.name]
+    return tensor._replace(example=tuple(size for at, size in enumerate(smallest) if at != tensor.axis))
 
 
 def lengths(profile: Profile, name: str, axis: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import pytest
 import skops.io
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -26,6 +27,7 @@ TOLERANCE = 1e-9  # of probabilities: float64 all the way, JSON carries it whole
 
 CONFIG = "batchSize: 8\nmaxBatchDelay: 150\nbatchPolicy: window\n"
 TREES = "sklearn:\n  trusted: [sklearn.tree._tree.Tree]\n"
+FILMS = ["a great film", "a dull film", "great fun", "no fun, dull"]
 SEXES = ["female", "male", "male", "female", "male", "female"]
 AGES = [22.0, 41.0, 35.0, 28.0, 60.0, 51.0]
 
@@ -53,14 +55,22 @@ def served(tmp_path_factory: pytest.TempPathFactory, cancer: Any) -> Iterator[Se
         "forest": RandomForestClassifier(20, random_state=0).fit(cancer.rows, cancer.labels),
         "ridge": Ridge().fit(cancer.rows, cancer.rows[:, :2]),
         "cabins": cabins(),
+        "films": make_pipeline(CountVectorizer(), LogisticRegression()).fit(FILMS, ["good", "bad", "good", "bad"]),
     }
     skops.io.dump(models["linear"], store / "linear.skops")
+    joblib.dump(models["films"], store / "films.joblib")
     skops.io.dump(models["forest"], store / "forest.skops")
     joblib.dump(models["cabins"], store / "cabins.joblib")
     (store / "ridge.pkl").write_bytes(pickle.dumps(models["ridge"]))
     (store / "linear.yaml").write_text(CONFIG)
     (store / "forest.yaml").write_text(CONFIG + TREES)
-    files = ["linear=linear.skops", "forest=forest.skops", "ridge=ridge.pkl", "cabins=cabins.joblib"]
+    files = [
+        "linear=linear.skops",
+        "forest=forest.skops",
+        "ridge=ridge.pkl",
+        "cabins=cabins.joblib",
+        "films=films.joblib",
+    ]
     with running(store / "run", *files, store=store) as server:
         yield Served(server, models)
 
@@ -116,6 +126,15 @@ def test_categories_are_named_where_the_pipeline_encodes_them(served):
     )
 
 
+def test_a_pipeline_of_texts_takes_text(served):
+    expected = served.models["films"].predict_proba(["great great fun"])[0]
+    answer = {"predict": "good", "predict_proba": pytest.approx(expected, abs=TOLERANCE)}
+    assert ask(served.server, "films", {"x": "great great fun"}) == answer
+    reply = served.server.request("POST", "/predictions/films", b"great great fun", {"content-type": "text/plain"})
+    assert reply.json() == answer
+    assert refused(served.server, "films", {"x": 3}) == "Input 'x' holds more than text: expected x: BYTES []"
+
+
 def test_a_wrong_row_is_refused_with_what_the_model_takes(served, cancer):
     row = cancer.rows[0].tolist()
     server = served.server
@@ -131,7 +150,7 @@ def test_a_wrong_row_is_refused_with_what_the_model_takes(served, cancer):
 
 def test_a_pickle_is_served_with_a_warning_that_says_what_would_be_safer(served):
     log = served.server.log_text()
-    for file in ("cabins.joblib", "ridge.pkl"):
+    for file in ("cabins.joblib", "films.joblib", "ridge.pkl"):
         (line,) = [line for line in log.splitlines() if f"{file} is a pickle" in line]
         assert "skops" in line
         assert "skl2onnx" in line

@@ -111,6 +111,13 @@ def test_a_category_where_a_model_takes_text_must_be_text():
     assert refused({"sex": "a", "age": "old"}, MIXED).startswith("Feature age is 'old'")
 
 
+def test_a_feature_may_be_called_like_the_input():
+    """Which is ``x``, as in the data of many a first model."""
+    assert answer({"x": 1, "y": 2, "z": 3}, with_features(UNNAMED, ["x", "y", "z"])) == {"y": 6.0}
+    one = Signature((Tensor("x", "float64", (None, 1), features=("x",)),), ())
+    assert answer({"x": 4}, one) == answer({"x": [4]}, one) == {"y": 4.0}
+
+
 def test_names_can_be_given_to_a_model_that_was_trained_without():
     assert answer({"p": 1, "q": 2, "r": 3}, with_features(UNNAMED, ["p", "q", "r"])) == {"y": 6.0}
     for wrong in (["p"], "p", {"p": 1}):

@@ -18,6 +18,7 @@ from mlserve.handlers.formats.tensorrt_engine import (  # noqa: E402
     refusal,
 )
 from mlserve.handlers.items import decode  # noqa: E402
+from mlserve.handlers.warmup import warm_up  # noqa: E402
 
 X, Y = Binding("x", True, "FLOAT", (-1, 3, -1)), Binding("y", False, "HALF", (-1, 3, -1))
 SMALL = {"x": ((1, 3, 8), (4, 3, 16))}
@@ -128,6 +129,12 @@ def test_several_requests_are_one_run_and_each_gets_its_own_rows():
     for at, answer in enumerate(answers):
         np.testing.assert_array_equal(answer["y"], ((rows(1) + at) * 2).astype(np.float16))
     assert engine.runs == [(0, 3)]
+
+
+def test_warm_up_stays_within_the_profiles(tmp_path):
+    found, engine = model(WIDE, SMALL)
+    warm_up(found.infer, found.signature, True, directory=tmp_path, batch_size=8)
+    assert engine.runs == [(0, 2), (0, 2), (0, 4), (0, 4)]  # of 1 (filled up), 2 and 8 rows
 
 
 def test_chosen_takes_the_least_room():
