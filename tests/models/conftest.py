@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -24,3 +25,28 @@ def cancer() -> Table:
 
     found = load_breast_cancer()
     return Table(found.data, found.target, [str(name) for name in found.feature_names])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip fails: a missing package would make all of a format's tests silent."""
+    return not_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same, for a file that skips as a whole."""
+    return not_skipped((yield))
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def not_skipped(report: Report) -> Report:
+    """``report``, as a failure if it says that something was skipped."""
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which no test here may be: scripts/test-models has everything ({report.longrepr})"
+    return report
