@@ -86,7 +86,7 @@ class InvalidDag(InvalidWorkflow):
 
 
 class WorkflowFailed(ServeError):
-    """A node of a workflow could not be started."""
+    """A node of a workflow could not be started; ``detail`` holds why its workers were not, a line for each node."""
 
     kind = ErrorKind.INTERNAL
 
@@ -166,6 +166,11 @@ class WorkerStartError(ServeError):
 
     kind = ErrorKind.INTERNAL
     killed = False
+
+    @property
+    def failed(self) -> str:
+        """What failed, without why: the message up to the worker's own words."""
+        return self.message.partition(". Worker ")[0]
 
 
 class SettingError(Exception):

@@ -123,13 +123,19 @@ class WorkflowService:
     async def _start(self, workflow: Workflow, overrides: Mapping[str, Any]) -> None:
         nodes = list(workflow.graph.nodes.values())
         results = await asyncio.gather(*(self._load(workflow, node, overrides) for node in nodes))
-        failures = [text for text in results if text]
+        failures = [error for error in results if error is not None]
         if failures:
-            await self._remove([node for node, text in zip(nodes, results, strict=True) if not text])
-            raise WorkflowFailed(f"Workflow {workflow.name} has failed to register. Failures: [{', '.join(failures)}]")
+            await self._remove([node for node, error in zip(nodes, results, strict=True) if error is None])
+            said = ", ".join(
+                error.failed if isinstance(error, WorkerStartError) else error.message for error in failures
+            )
+            raise WorkflowFailed(
+                f"Workflow {workflow.name} has failed to register. Failures: [{said}]",
+                detail="\n".join(error.message for error in failures if isinstance(error, WorkerStartError)),
+            )
 
-    async def _load(self, workflow: Workflow, node: Node, overrides: Mapping[str, Any]) -> str:
-        """Register one node; returns why that failed, or an empty text."""
+    async def _load(self, workflow: Workflow, node: Node, overrides: Mapping[str, Any]) -> ServeError | None:
+        """Register one node; returns why that failed, in a text that names the node, or None."""
         try:
             if node.url:
                 given = {
@@ -146,9 +152,9 @@ class WorkflowService:
         except ServeError as error:
             log.error("workflow %s: node %s failed to register: %s", workflow.name, node.name, error.message)
             if isinstance(error, WorkerStartError):  # names the node itself
-                return error.message
-            return f"Workflow Node {node.model} failed to register. Details: {error.message}"
-        return ""
+                return error
+            return WorkflowFailed(f"Workflow Node {node.model} failed to register. Details: {error.message}")
+        return None
 
     async def unregister(self, name: str) -> None:
         """Take a workflow out of service with all its nodes. Raises :class:`WorkflowNotFound`."""

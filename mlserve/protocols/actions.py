@@ -83,7 +83,7 @@ class ManagementActions:
         try:
             result = await self._to_the_end(change, f"registering {call.url}")
         except WorkerStartError as error:
-            raise self._start_failure(error, error.message) from error
+            raise self._start_failure(error, error.failed) from error
         return (200, status_json(registered_text(result.key, result.workers))) if result.done else _PROCESSING
 
     async def scale(self, name: str, version: str, parameters: Parameters) -> Result:
@@ -154,7 +154,6 @@ class ManagementActions:
         """TorchServe says what failed and not why; memory has a status of its own there."""
         if not self._lenient:
             return error
-        text = text.partition(". Worker ")[0]
         status = 507 if error.killed or error.kind is ErrorKind.OUT_OF_MEMORY else None
         return ServeError(text, kind=ErrorKind.INTERNAL, status=status, detail=error.detail)
 
