@@ -39,7 +39,8 @@ class Estimator:
             import pandas  # noqa: F401 - a missing one is an error of loading, not of the first request
         self._encoded = encoded_columns(self._estimator, self._names) if self._frame else {}
         self._missing = allows_missing(self._estimator)
-        self.signature = Signature(self._inputs(), tuple(output(self._estimator, one) for one in self._methods))
+        outputs = tuple(tensor for one in self._methods for tensor in outputs_of(self._estimator, one))
+        self.signature = Signature(self._inputs(), outputs)
         # Arrays have no names: the order is held by the handler, so this would be said of every batch in vain.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         logger.info("%s: %s", source.path.name, self.name)
@@ -71,7 +72,10 @@ class Estimator:
             import pandas
 
             given = pandas.DataFrame(inputs if self._encoded else given, columns=self._names)
-        return {name: dense(getattr(self._estimator, name)(given)) for name in self._methods}
+        found: Arrays = {}
+        for name in self._methods:
+            found |= named(name, getattr(self._estimator, name)(given))
+        return found
 
 
 def open_model(source: Source) -> Estimator:
@@ -132,24 +136,28 @@ def methods(estimator: Any, source: Source) -> list[str]:
     return list(named)
 
 
-def output(estimator: Any, method: str) -> Tensor:
-    """One output, as far as the estimator's classes say."""
-    classes = getattr(estimator, "classes_", None)
-    if not isinstance(classes, np.ndarray):
-        return Tensor(method)
-    dtype = "str" if classes.dtype.kind in "OU" else classes.dtype.name
-    if method == "predict":
-        return Tensor(method, dtype, (None,))
-    if method in ("predict_proba", "predict_log_proba"):
-        return Tensor(method, "float64", (None, len(classes)), features=tuple(map(str, classes)))
-    return Tensor(method)
+def outputs_of(estimator: Any, method: str) -> list[Tensor]:
+    """The outputs of a method, as far as the estimator's classes say; of several targets each has its probabilities."""
+    classes, of_classes = getattr(estimator, "classes_", None), method in ("predict_proba", "predict_log_proba")
+    dtype = "float64" if type(estimator).__module__.startswith("sklearn.") else ""  # other libraries have float32, too
+    if of_classes and isinstance(classes, list):
+        return [_of_classes(f"{method}_{target}", dtype, one) for target, one in enumerate(classes)]
+    if not isinstance(classes, np.ndarray) or not (of_classes or method == "predict"):
+        return [Tensor(method)]
+    if of_classes:
+        return [_of_classes(method, dtype, classes)]
+    return [Tensor(method, "str" if classes.dtype.kind in "OU" else classes.dtype.name, (None,))]
 
 
-def dense(found: Any) -> np.ndarray[Any, Any]:
-    """A method's result as one array, rows first; several targets give a list of arrays, transformers sparse ones."""
+def _of_classes(name: str, dtype: str, classes: Any) -> Tensor:
+    return Tensor(name, dtype, (None, len(classes)), features=tuple(map(str, classes)))
+
+
+def named(method: str, found: Any) -> Arrays:
+    """A method's result as arrays, rows first; several targets give a list of arrays, transformers sparse ones."""
     if isinstance(found, list):
-        return np.stack(found, axis=1)
-    return np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+        return {f"{method}_{target}": np.asarray(one) for target, one in enumerate(found)}
+    return {method: np.asarray(found.toarray() if hasattr(found, "toarray") else found)}
 
 
 def refuse_unknown(values: np.ndarray[Any, Any], name: str, encoded: Encoded) -> None:

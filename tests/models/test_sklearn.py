@@ -178,6 +178,18 @@ def test_a_file_that_is_no_estimator_says_so_at_load(tmp_path, file, content, sa
         open_model("sklearn", Source(tmp_path / file))
 
 
+def test_targets_of_several_classes_each_have_their_probabilities(tmp_path, cancer):
+    targets = np.c_[cancer.labels, np.digitize(cancer.rows[:, 1], (15, 20))]
+    own = RandomForestClassifier(3, max_depth=3, random_state=0).fit(cancer.rows, targets)
+    joblib.dump(own, tmp_path / "m.joblib")
+    found = open_model("sklearn", Source(tmp_path / "m.joblib"))
+    answer = found.infer({"x": cancer.rows[:4]})
+    assert list(answer) == ["predict", "predict_proba_0", "predict_proba_1"]
+    for target, expected in enumerate(own.predict_proba(cancer.rows[:4])):
+        np.testing.assert_array_equal(answer[f"predict_proba_{target}"], expected)
+    assert [one.features for one in found.signature.outputs] == [(), ("0", "1"), ("0", "1", "2")]
+
+
 def test_methods_of_the_configuration_are_called_instead(tmp_path, cancer):
     skops.io.dump(LogisticRegression(max_iter=500).fit(cancer.rows[:, :2], cancer.labels), tmp_path / "m.skops")
     chosen = open_model("sklearn", Source(tmp_path / "m.skops", options={"methods": ["decision_function"]}))
