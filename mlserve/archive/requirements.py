@@ -58,8 +58,10 @@ def prepare(spec: ModelSpec, scratch: Path, how: Installing, stop: threading.Eve
     ``scratch`` is a directory of ours for what may not be written beside the model. Raises :class:`InvalidInput`, with
     the installer's output as detail, if that fails, and a cancelled :class:`ServeError` once ``stop`` is set.
     """
-    model = spec.manifest.get("model") or {}
-    name = str((model.get("requirementsFile") or "") if how.allowed else "")
+    named = str((spec.manifest.get("model") or {}).get("requirementsFile") or "")
+    if named and not how.allowed and how.cache is not None:
+        log.info("model %s: its %s is not installed, as workers.install_requirements is off", spec.key, named)
+    name = named if how.allowed else ""
     if not spec.use_venv and not name:
         return spec
     if spec.python:

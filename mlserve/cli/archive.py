@@ -55,6 +55,9 @@ class Runtime(str, Enum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+BuildEnv = Annotated[
+    bool, typer.Option("--build-env", help="Build the environment of its requirements for servers on this machine.")
+]
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar, a .tar.gz or an unpacked model.")]
 
 
@@ -81,6 +84,7 @@ def archive(
     config_file: Annotated[
         str | None, typer.Option("--config-file", "-c", help="model-config.yaml: batch size, timeouts, workers, ...")
     ] = None,
+    build_env: BuildEnv = False,
     as_json: Json = False,
 ) -> None:
     """Pack a model into an archive, or look at one with a command below.
@@ -93,6 +97,8 @@ def archive(
         if misplaced:
             context.fail(f"{misplaced[0]} packs a model here; options of {context.invoked_subcommand} come after it")
         return
+    if build_env and not requirements_file:
+        context.fail("--build-env needs --requirements-file")
     if missing := [option for option, value in given.items() if not value]:
         context.fail(f"Missing option {', '.join(missing)} (or give a command, see --help)")
     with _errors(), _progress(model_name) as progress:
@@ -114,6 +120,8 @@ def archive(
             progress=progress,
         )
     _report_packed(path, as_json)
+    if build_env:
+        _build_environment(path, model_name)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -236,6 +244,13 @@ def _lines(name: str, clock: Callable[[], float] = time.monotonic) -> Callable[[
             typer.echo(f"packing {name}: {100 * done // max(1, total)}% ({member})", err=True)
 
     return progress
+
+
+def _build_environment(path: Path, model_name: str) -> None:
+    with _errors():
+        from mlserve.cli.build_env import build_environment
+
+        build_environment(path, model_name, lambda text: typer.echo(_plain(text), err=True))
 
 
 def _report_packed(path: Path, as_json: bool) -> None:

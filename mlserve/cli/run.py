@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -28,6 +28,9 @@ from mlserve.cli.flags import with_settings
 from mlserve.core.model import ModelSpec
 from mlserve.errors import ModelNotFound
 from mlserve.settings import Settings
+
+if TYPE_CHECKING:
+    from mlserve.archive.requirements import Installing
 
 
 class Input(NamedTuple):
@@ -91,8 +94,13 @@ def read_inputs(files: Sequence[Path], data: str, content_type: str) -> list[Inp
     return [Input(path.read_bytes(), content_type or mimetypes.guess_type(path.name)[0] or "") for path in files]
 
 
-def find_model(settings: Settings, model: str, handler: str, scratch: Path) -> ModelSpec:
-    """Unpack and describe what the user named: a path, or a model of the model store."""
+def find_model(
+    settings: Settings, model: str, handler: str, scratch: Path, installing: Installing | None = None
+) -> ModelSpec:
+    """Unpack and describe what the user named: a path, or a model of the model store.
+
+    Nothing is installed for it unless ``installing`` says so: a handler in this process has this process's packages.
+    """
     from mlserve.archive.store import ModelStore
 
     values = {item.name: getattr(settings.defaults, item.name) for item in fields(settings.defaults)}
@@ -103,6 +111,7 @@ def find_model(settings: Settings, model: str, handler: str, scratch: Path) -> M
         model_settings=settings.model,
         allowed_urls=(),
         default_handler=settings.models.default_handler,
+        installing=installing,
     )
     overrides = {"handler": handler} if handler else {}
     try:

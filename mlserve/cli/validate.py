@@ -60,8 +60,10 @@ def validate(
     if expect and len(expect) != len(inputs):
         raise typer.BadParameter(f"{len(expect)} files to expect for {len(inputs)} inputs")
     expected = [path.read_bytes() for path in expect or []]
+    from mlserve.archive.requirements import installing
+
     with tempfile.TemporaryDirectory(prefix="mlserve-validate-") as scratch:
-        spec = find_model(settings, model, "", Path(scratch))
+        spec = find_model(settings, model, "", Path(scratch), installing(settings))
         if batch_size:
             spec = replace(spec, batch_size=batch_size)
         checks = asyncio.run(_checked(settings, spec, inputs, expected, tolerance))

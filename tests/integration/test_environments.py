@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.wheels import slow_project, wheel
 
 from mlserve.archive.environments import LOCK_NAME, EnvironmentCache
 from mlserve.archive.needs import read_needs
@@ -25,24 +25,6 @@ from mlserve.errors import ErrorKind, InvalidInput, ServeError
 
 BIN = Path(sys.executable).parent
 BIRD, NEST = "mlserve_test_bird", "mlserve_test_nest"
-
-
-def wheel(folder: Path, name: str, version: str, code: str, requires: str = "", script: bool = False) -> None:
-    """Write a wheel of one module, by hand: no build tool is needed."""
-    info = f"{name}-{version}.dist-info"
-    folder.mkdir(parents=True, exist_ok=True)
-    needs = f"Requires-Dist: {requires}\n" if requires else ""
-    files = {
-        f"{name}.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    if script:
-        files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{name} = {name}:main\n"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-        archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
 
 
 @pytest.fixture(params=["uv", "pip"])
@@ -177,18 +159,8 @@ def eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def slow_model(tmp_path: Path) -> ModelSpec:
-    """One whose requirements run code of ours at build time, which says that it has begun and then waits."""
     spec = model(tmp_path, "./slow")
-    project = Path(spec.model_dir, "slow")
-    project.mkdir()
-    (project / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
-    )
-    begun = tmp_path / "begun"
-    hook = f"    open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(100)\n"
-    hooks = ("get_requires_for_build_wheel", "prepare_metadata_for_build_wheel", "build_wheel")
-    code = "".join(f"def {name}(*args, **kwargs):\n{hook}" for name in hooks)
-    (project / "b.py").write_text(f"import os, time\n{code}")
+    slow_project(Path(spec.model_dir, "slow"), tmp_path / "begun")
     return spec
 
 
