@@ -19,6 +19,8 @@ def handle(data, context):
     rows = [bytes(row.get("body") or row.get("data")) for row in data]
     if b"raise" in rows:
         raise ValueError("no")
+    if b"memory" in rows:
+        raise MemoryError("no")
     if b"slow" in rows:
         time.sleep(1.5)
     return [row + b"+m" for row in rows]
@@ -51,6 +53,9 @@ SPECS = {
     "lost": "models:\n  a: {url: nowhere.mar}\ndag:\n  a: []\n",
     "broken": "models:\n  a: {url: b.mar}\ndag:\n  a: []\n",
     "nofunction": "models: {}\ndag:\n  nosuch: []\n",
+    "large": "models:\n  a: {url: large.mar}\ndag:\n  a: []\n",
+    "lacks": "models:\n  a: {url: lacks.mar}\ndag:\n  a: []\n",
+    "needs": "models:\n  a: {url: needs.mar}\ndag:\n  a: []\n",
 }
 
 
@@ -72,7 +77,10 @@ def server(start, tmp_path_factory: pytest.TempPathFactory) -> DropIn:
     for name, spec in SPECS.items():
         war(store, name, spec)
     (store / "junk.war").write_bytes(b"junk")
-    live: DropIn = start({"workflow_store": store}, store=store)
+    archive(store, "large", "def handle(data, context):\n    raise MemoryError('large')\n")
+    for name, needed in (("lacks", "/nowhere/none.whl"), ("needs", "")):
+        archive(store, name, MODEL, model={"requirementsFile": "r.txt"}, r__txt=f"{needed}\n")
+    live: DropIn = start({"workflow_store": store, "install_py_dep_per_model": "true"}, store=store)
     assert live.manage("GET", "/workflows").json() == {"workflows": []}
     for name in ("chain", "fork", "leaves", "seen", "alone", "hasty"):
         text = live.status("POST", f"/workflows?url={name}.war")
@@ -108,7 +116,7 @@ def test_a_node_sees_the_clients_headers_but_none_of_a_route(server: DropIn) -> 
     assert not {"url_path", "explain"} & seen.keys()
 
 
-@pytest.mark.parametrize("body", [b"raise", b"slow"])
+@pytest.mark.parametrize("body", [b"raise", b"slow", b"memory"])
 def test_a_node_that_fails_is_named(server: DropIn, body: bytes) -> None:
     reply = server.ask("POST", "/wfpredict/hasty", body)
     assert (reply.status, reply.error()) == (500, (500, "InternalServerException", "Error executing a"))
@@ -153,6 +161,12 @@ def test_models_of_a_workflow_are_models_and_its_functions_are_not_listed(server
     assert server.ask("POST", "/predictions/chain__a", b"x").body == b"x+m"
 
 
+DOWNLOAD = "Failed to download archive from: "
+FAILURES = "Workflow {0} has failed to register. Failures: [{1}]"
+NO_START = FAILURES.format("large", "Failed to start workers for model large__a version: 1.0")
+NO_PACKAGE = (
+    "Workflow Node lacks__a failed to register. Details: Custom pip package installation failed for model lacks__a"
+)
 NOT_IN_STORE = "Workflow not found in workflow store: nowhere.war"
 
 
@@ -163,7 +177,25 @@ NOT_IN_STORE = "Workflow not found in workflow store: nowhere.war"
         ("POST", "/workflows?url=", 404, "WorkflowNotFound", "Workflow not found at: "),
         ("POST", "/workflows?url=nowhere.war", 404, "WorkflowNotFound", NOT_IN_STORE),
         ("POST", "/workflows?url=chain.war", 409, "ConflictStatus", "Workflow chain is already registered."),
-        ("POST", "/workflows?url=http://127.0.0.1:1/x.war", 400, "DownloadArchive", None),
+        ("POST", "/workflows?url=malformed_url,?", 404, "WorkflowNotFound", None),
+        (
+            "POST",
+            "/workflows?url=http://127.0.0.1:1/x.war",
+            400,
+            "DownloadArchive",
+            f"{DOWNLOAD}http://127.0.0.1:1/x.war",
+        ),
+        (
+            "POST",
+            "/workflows?url=http%3A%2F%2Flocalhost%3Aaaaa",
+            400,
+            "DownloadArchive",
+            f"{DOWNLOAD}http://localhost:aaaa",
+        ),
+        ("POST", "/workflows?url=file:///InvalidUrl", 400, "DownloadArchive", f"{DOWNLOAD}file:///InvalidUrl"),
+        ("POST", "/workflows?url=large.war", 500, "Workflow", NO_START),
+        ("POST", "/workflows?url=lacks.war", 500, "Workflow", FAILURES.format("lacks", NO_PACKAGE)),
+        ("GET", "/wfpredict/none", 404, "WorkflowNotFound", "Workflow not found: none"),
         ("POST", "/workflows?url=../x.war", 404, "WorkflowNotFound", "Relative path is not allowed in url: ../x.war"),
         ("POST", "/workflows?url=cycle.war", 400, "InvalidDAG", None),
         ("POST", "/workflows?url=starts.war", 400, "InvalidDAG", None),
@@ -180,7 +212,7 @@ NOT_IN_STORE = "Workflow not found in workflow store: nowhere.war"
 def test_what_cannot_be_done_is_told_in_torchserves_words(
     server: DropIn, method: str, path: str, status: int, name: str, message: str | None
 ) -> None:
-    reply = server.manage(method, path)
+    reply = server.ask(method, path) if "wfpredict" in path else server.manage(method, path)
     code, kind, text = reply.error()
     assert (reply.status, code, kind) == (status, status, f"{name}Exception")
     assert message in (None, text)
@@ -209,3 +241,28 @@ def test_a_workflow_takes_its_models_with_it(server: DropIn) -> None:
     assert server.ask("POST", "/wfpredict/other", b"x").status == 404
     assert server.manage("GET", "/models/other__a").status == 404
     assert (server.store / "chain.war").exists()
+
+
+def test_a_workflow_brings_the_packages_of_its_models(server: DropIn) -> None:
+    assert (
+        server.status("POST", "/workflows?url=needs.war")
+        == "Workflow needs has been registered and scaled successfully."
+    )
+    assert server.ask("POST", "/wfpredict/needs", b"x").body == b"x+m"
+    server.status("DELETE", "/workflows/needs")
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_a_downloaded_workflow_goes_with_its_archive(server: DropIn, web: tuple[Path, str], scheme: str) -> None:
+    folder, root = web
+    war(folder, "far", SPECS["alone"])
+    url = f"{root if scheme == 'http' else f'file:///{folder}'}/far.war"
+    said = server.status("POST", f"/workflows?url={url}&workflow_name=far1")
+    assert said == "Workflow far1 has been registered and scaled successfully."
+    assert (server.store / "far.war").exists()
+    assert server.manage("POST", f"/workflows?url={url}&workflow_name=far1").status == 500
+    assert server.manage("POST", f"/workflows?url={root}/none.war").error()[2] == f"{DOWNLOAD}{root}/none.war"
+    assert server.ask("POST", "/wfpredict/far1", b"x").body == b"x+m"
+    assert server.status("DELETE", "/workflows/far1") == 'Workflow "far1" unregistered'
+    assert not (server.store / "far.war").exists()
+    assert (folder / "far.war").exists()
