@@ -45,14 +45,13 @@ def check_files(*paths: Path | None) -> None:
 
 def load_eager(model_file: Path, weights: Path | None, model_class: str = "") -> torch.nn.Module:
     """Make the ``nn.Module`` defined in ``model_file`` and fill in its ``state_dict``, on the CPU."""
-    import torch
-
     model = find_model_class(model_file, model_class)()
     if weights is None:
         return model
     try:
-        # weights_only: a checkpoint is data; unpickling it must not run code of whoever made it.
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = _state(weights)
+    except ImportError:
+        raise
     except Exception as error:
         raise ValueError(
             f"{weights.name} cannot be read as a state_dict ({type(error).__name__}: {error}). "
@@ -65,6 +64,18 @@ def load_eager(model_file: Path, weights: Path | None, model_class: str = "") ->
     except RuntimeError as error:
         raise ValueError(f"{weights.name} does not fit {type(model).__name__} of {model_file.name}: {error}") from error
     return model
+
+
+def _state(weights: Path) -> Any:
+    """What a checkpoint or a safetensors file holds."""
+    if weights.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(weights)
+    import torch
+
+    # weights_only: a checkpoint is data; unpickling it must not run code of whoever made it.
+    return torch.load(weights, map_location="cpu", weights_only=True)
 
 
 def find_model_class(model_file: Path, model_class: str = "") -> type[torch.nn.Module]:

@@ -40,7 +40,8 @@ def is_compiled(path: Path) -> bool:
 
 def _compiled(source: Source) -> TorchModel:
     device = device_of(source)
-    package = torch._inductor.aoti_load_package(str(source.path), device_index=device.index or 0)
+    index = -1 if device.index is None else device.index  # -1 is what a package for the CPU wants
+    package = torch._inductor.aoti_load_package(str(source.path), device_index=index)
     loader: Any = package.loader
     count = _leaves(json.loads(loader.get_call_spec()[0])[1])
     names = ["input"] if count == 1 else [f"input_{index}" for index in range(count)]
