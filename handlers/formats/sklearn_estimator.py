@@ -31,6 +31,7 @@ class Estimator:
 
     def __init__(self, source: Source) -> None:
         self._estimator: Any = load(source)
+        limit_threads(self._estimator, source.threads)
         self.name = f"scikit-learn {sklearn.__version__}, {type(self._estimator).__name__}"
         self._methods = methods(self._estimator, source)
         self._names = [str(one) for one in getattr(self._estimator, "feature_names_in_", ())]
@@ -121,6 +122,18 @@ def _unpickled(source: Source) -> Any:
     if not callable(getattr(found, "predict", None)) and not callable(getattr(found, "transform", None)):
         raise ValueError(f"{source.path.name} holds a {type(found).__name__}, which is no estimator: no predict method")
     return found
+
+
+def limit_threads(estimator: Any, threads: int) -> None:
+    """Keep ``n_jobs`` of training, often -1 for every CPU, to the worker's share: other workers use the same CPUs."""
+    parameters = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    wanted = {
+        name: threads
+        for name, value in parameters.items()
+        if name.rpartition("__")[2] == "n_jobs" and isinstance(value, int) and not 0 < value <= threads
+    }
+    if wanted:
+        estimator.set_params(**wanted)
 
 
 def methods(estimator: Any, source: Source) -> list[str]:

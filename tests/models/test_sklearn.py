@@ -190,6 +190,13 @@ def test_targets_of_several_classes_each_have_their_probabilities(tmp_path, canc
     assert [one.features for one in found.signature.outputs] == [(), ("0", "1"), ("0", "1", "2")]
 
 
+def test_an_estimator_keeps_to_the_worker_s_threads(tmp_path, cancer):
+    own = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=-1)).fit(cancer.rows, cancer.labels)
+    joblib.dump(own, tmp_path / "m.joblib")
+    loaded = open_model("sklearn", Source(tmp_path / "m.joblib", threads=2))
+    assert loaded._estimator[-1].n_jobs == 2
+
+
 def test_methods_of_the_configuration_are_called_instead(tmp_path, cancer):
     skops.io.dump(LogisticRegression(max_iter=500).fit(cancer.rows[:, :2], cancer.labels), tmp_path / "m.skops")
     chosen = open_model("sklearn", Source(tmp_path / "m.skops", options={"methods": ["decision_function"]}))
