@@ -176,6 +176,7 @@ def refusal(against: str, directory: Path, store: Path, settings: dict[str, Any]
         ({"model_store": "$$NO_SUCH_VARIABLE_HERE$$"}, "NO_SUCH_VARIABLE_HERE"),
         ({"inference_address": "127.0.0.1:8080"}, "127.0.0.1:8080"),
         ({"inference_address": "unix:relative.sock"}, "unix:relative.sock"),
+        ({"inference_address": "https://127.0.0.1:66666"}, "https://127.0.0.1:66666"),
         ({"grpc_inference_port": "many"}, "many"),
     ],
 )

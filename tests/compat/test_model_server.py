@@ -183,8 +183,7 @@ def test_a_file_with_a_slash_too_many_is_copied_and_goes_with_its_model(server: 
 
 def test_packages_that_cannot_be_installed_refuse_a_model_without_workers(server: DropIn) -> None:
     reply = server.manage("POST", "/models?url=lacks.mar&model_name=lacks&runtime=python")
-    assert reply.error()[0] == 400
-    assert reply.error()[2].startswith("Custom pip package installation failed for model lacks")
+    assert (reply.error()[0], reply.error()[2]) == (400, "Custom pip package installation failed for model lacks")
 
 
 @pytest.fixture(scope="module")

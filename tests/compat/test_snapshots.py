@@ -25,7 +25,14 @@ CALLS = [  # and how many snapshots each writes
     ("PUT", "/models/noop/9.9/set-default", 0),
     ("GET", "/models/noop", 0),
     ("DELETE", "/models/nobody", 0),
+    ("GET", "/models", 0),
+    ("DELETE", "/models/noop/9.9", 0),
+    ("PUT", "/models/nobody?min_worker=1&synchronous=true", 0),
+    ("PUT", "/models/noop/9.9?min_worker=1&synchronous=true", 0),
+    ("POST", "/models?url=noop.mar", 0),
     ("POST", "/models?url=gone.mar", 0),
+    ("POST", "/models?url=noop.mar&model_name=zero&initial_workers=0", 1),
+    ("DELETE", "/models/zero", 1),
     ("DELETE", "/models/bare", 1),
 ]
 ONE = {
@@ -122,6 +129,9 @@ def test_lives_after_the_first(first: tuple[DropIn, list[tuple[str, int]]], agai
         check_models(restored)
         assert kinds(directory, before + 1)[before:] == ["startup"]
         assert restored.ask("POST", "/predictions/noop", "x").status == 200
+    last = written(directory)[-1]
+    with drop_in(against, directory, store, None, "--ts-config", str(last), again=server) as named:
+        check_models(named)
     before = len(written(directory))
     with drop_in(against, directory, store, again=server) as without:
         models = without.manage("GET", "/models").json()["models"]
