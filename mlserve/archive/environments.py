@@ -1,8 +1,8 @@
 """Virtual environments of models: built once, kept in a folder, shared by all models and versions that need the same.
 
-An environment's name is the hash of the packages that its requirements amount to, of the interpreter, and of the
-server whose packages it sees behind its own. What requirements amount to is found out once and kept as well: the same
-file gives the same environment on every start, without the network.
+An environment's name is the hash of the packages that its requirements amount to and where they come from, of the
+interpreter, and of the server whose packages it sees behind its own. What requirements amount to is found out once and
+kept as well: the same file gives the same environment on every start, without the network.
 
 An environment is built under another name and renamed when it is done, so one that is there is whole. A file lock per
 name, which the installing command inherits, lets one process build it while others wait.
@@ -81,6 +81,8 @@ class EnvironmentCache:
                     "keeps to these"
                 ]
             )
+        if self._offline and needs.remote:
+            raise InstallFailed([f"models.offline (--offline) is on, and it names another place: {needs.remote[0]}"])
         return Sources(needs.wheel_folders, self._offline)
 
     def _resolved(self, needs: Needs, say: Say, stop: threading.Event) -> list[str]:
@@ -109,7 +111,7 @@ class EnvironmentCache:
 
     def _built(self, needs: Needs, pins: list[str], say: Say, stop: threading.Event) -> Path:
         """The interpreter of the environment with just these packages."""
-        name = _digest(*_interpreter(), needs.local_digest, *pins)
+        name = _digest(*_interpreter(), needs.origin, *pins)
         home = self.folder / name
         if _python(home).exists():
             say(f"environment {name}: is there, in {self.folder}")

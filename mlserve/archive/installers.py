@@ -72,9 +72,13 @@ class Installer:
         """Writes to ``output`` what the requirements amount to; :meth:`read_resolved` reads it."""
         if self._uv:
             words = [self._uv, "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable]
-            return [*words, *sources.options(), "--output-file", str(output), str(requirements)]
+            return [*words, *self._from(sources), "--output-file", str(output), str(requirements)]
         words = [*_PIP, "install", "--dry-run", "--ignore-installed", "--report", str(output)]
-        return [*words, *_PIP_QUIET, *sources.options(), "-r", str(requirements)]
+        return [*words, *_PIP_QUIET, *self._from(sources), "-r", str(requirements)]
+
+    def _from(self, sources: Sources) -> list[str]:
+        offline = ["--offline"] if self._uv and sources.offline else []  # covers what wheels name by URL, too
+        return [*sources.options(), *offline]
 
     def read_resolved(self, output: Path) -> list[str]:
         """``name==version`` or ``name @ url`` of each package, sorted."""
@@ -87,7 +91,7 @@ class Installer:
     def install_command(self, python: Path, requirements: Path, pins: Path | None, sources: Sources) -> list[str]:
         """Installs into the environment of ``python``, with the versions of the constraints file ``pins``."""
         constraints = [] if pins is None else ["-c", str(pins)]
-        given = [*sources.options(), "-r", str(requirements), *constraints]
+        given = [*self._from(sources), "-r", str(requirements), *constraints]
         if self._uv:
             return [self._uv, "pip", "install", "--compile-bytecode", "--python", str(python), *given]
         return [*_PIP, "--python", str(python), "install", *_PIP_QUIET, *given]
@@ -143,8 +147,7 @@ def run(command: Sequence[str], *, cwd: Path, say: Say, stop: threading.Event, h
 
 def _read(stream: IO[str], lines: deque[str], say: Say) -> None:
     for line in stream:
-        line = line.rstrip()
-        if line:
+        if line := line.rstrip():
             lines.append(line)
-        if _TELLING.match(line):
-            say(line)
+        if _TELLING.match(line.lstrip()):
+            say(line.strip())

@@ -14,6 +14,9 @@ from pathlib import Path
 from mlserve.errors import InvalidInput
 
 _EDITABLE = re.compile(r"\s*(-e|--editable)\b")
+_INDEX = re.compile(r"(-i|--index-url|--extra-index-url)\b")
+_INCLUDES = re.compile(r"(-r|-c|--requirement|--constraint)\b")
+_MADE = re.compile(r"(^|/)(build|__pycache__|[^/]*\.egg-info)(/|$)")  # by building a project, in its own folder
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -21,17 +24,20 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 class Needs:
     """The requirements file ``file`` of the model in ``directory``; ``named`` is False for a model that has none.
 
-    ``digest`` is of its text and of all that it refers to in the directory, ``local_digest`` of the latter only and ""
-    where there is nothing. ``hashed``: it pins every package with its hash.
+    ``digest`` is of its text and of all that it refers to in the directory. ``origin`` is of what else than names and
+    versions decides over the packages: files in the directory, hashes, and options such as another index; "" where
+    there is nothing of it. ``hashed``: every package is pinned with its hash. ``remote`` are the lines that name a
+    place elsewhere, besides indexes.
     """
 
     directory: Path
     file: Path
     digest: str
-    local_digest: str
+    origin: str
     wheel_folders: tuple[Path, ...]
     hashed: bool
     named: bool
+    remote: tuple[str, ...] = ()
 
 
 def read_needs(directory: Path, name: str) -> Needs:
@@ -43,12 +49,13 @@ def read_needs(directory: Path, name: str) -> Needs:
         _scan(file, directory, texts, local)
     folders = wheel_folders(directory) if name else ()
     local.update(wheel for place in folders for wheel in place.glob("*.whl"))
-    local_digest = _digest_of(sorted(local), directory) if local else ""
-    said = hashlib.sha256(local_digest.encode())
-    for path in texts:
-        said.update(b"\0" + texts[path].encode())
-    hashed = any("--hash" in text for text in texts.values())
-    return Needs(directory, file, said.hexdigest(), local_digest, folders, hashed, bool(name))
+    lines = [line for text in texts.values() for line in text.splitlines()]
+    hashed = any("--hash" in line for line in lines)
+    options = lines if hashed else [line for line in lines if line.startswith("-") and not _INCLUDES.match(line)]
+    origin = _digest_of(sorted(local), options) if local or options else ""
+    digest = hashlib.sha256("\0".join([origin, *texts.values()]).encode()).hexdigest()
+    remote = tuple(line for line in lines if re.search(r"(?<!file)://", line) and not _INDEX.match(line))
+    return Needs(directory, file, digest, origin, folders, hashed, bool(name), remote)
 
 
 def wheel_folders(directory: Path) -> tuple[Path, ...]:
@@ -71,7 +78,13 @@ def _scan(file: Path, directory: Path, texts: dict[Path, str], local: set[Path])
             if path.suffix in (".txt", ".in"):
                 _scan(path, directory, texts, local)
             else:
-                local.update([path] if path.is_file() else (one for one in path.rglob("*") if one.is_file()))
+                local.update(_files(path))
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [one for one in path.rglob("*") if one.is_file() and not _MADE.search(str(one.relative_to(path)))]
 
 
 def _inside(word: str, directory: Path) -> Path | None:
@@ -86,12 +99,12 @@ def _inside(word: str, directory: Path) -> Path | None:
         return None
 
 
-def _digest_of(files: list[Path], directory: Path) -> str:
-    found = hashlib.sha256()
+def _digest_of(files: list[Path], options: list[str]) -> str:
+    found = hashlib.sha256("\n".join(options).encode())
     for path in files:
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
-        found.update(f"{path.name}\0{digest.hexdigest()}\0".encode())
+        found.update(f"\0{path.name}\0{digest.hexdigest()}".encode())
     return found.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -90,6 +91,7 @@ def test_a_worker_gets_packages_that_the_server_has_not(
     assert subprocess.run([sys.executable, "-c", f"import {BIRD}"], capture_output=True, check=False).returncode == 1
 
 
+@ONCE
 def test_the_same_needs_are_one_environment_and_built_once_without_an_index(
     tool: str, tmp_path: Path, cache: EnvironmentCache
 ) -> None:
@@ -128,9 +130,29 @@ def test_offline_takes_wheels_of_the_archive_and_else_says_what_is_missing(
     spec = model(tmp_path, f"{BIRD}\n")
     wheel(Path(spec.model_dir, "wheels"), BIRD, "3.0", "song = 'from the archive'\n")
     assert song(prepared(spec, offline)) == "from the archive"
+    Path(spec.model_dir, "requirements.txt").write_text("x @ https://127.0.0.1:1/x.whl")
+    with pytest.raises(InvalidInput, match="names another place: x @ https"):
+        prepared(spec, offline)
     other = model(tmp_path, f"./{BIRD}-3.0-py3-none-any.whl")
     wheel(Path(other.model_dir), BIRD, "3.0", "song = 'by its path'\n")
     assert song(prepared(other, offline)) == "by its path", "the same name and version, other content"
+
+
+def test_packages_of_the_same_version_from_elsewhere_are_not_taken_for_the_same(
+    tool: str, tmp_path: Path, cache: EnvironmentCache
+) -> None:
+    private = tmp_path / "private"
+    wheel(private, NEST, "1.0", "eggs = 7\n")
+    public = prepared(model(tmp_path, NEST), cache)
+    file = tmp_path / "index" / f"{NEST}-1.0-py3-none-any.whl"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    hashed = prepared(model(tmp_path, f"{NEST}==1.0 --hash=sha256:{digest}"), cache)
+    with pytest.raises(InvalidInput, match="sha256"):
+        prepared(model(tmp_path, f"{NEST}==1.0 --hash=sha256:{digest[::-1]}"), cache)
+    file.unlink()
+    other = prepared(model(tmp_path, f"--find-links {private}\n{NEST}"), cache)
+    assert len({public, hashed, other}) == 3
+    assert subprocess.run([other, "-c", f"import {NEST}; print({NEST}.eggs)"], capture_output=True).stdout == b"7\n"
 
 
 @ONCE
