@@ -100,6 +100,17 @@ ROUTES = [
     ("POST", "/predictions/klass"),
     ("POST", "/predictions/entry"),
     ("POST", "/predictions/bare"),
+    *(
+        ("POST", path.format(model))
+        for model in ("entry", "bare")
+        for path in (
+            "/explanations/{}/1.0",
+            "/v1/models/{}:predict",
+            "/v1/models/{}:explain",
+            "/v2/models/{}/infer",
+            "/v2/models/{}/explain",
+        )
+    ),
 ]
 BODIES = [
     (b"", ""),
