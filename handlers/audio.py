@@ -21,7 +21,8 @@ from . import pretrained
 from .items import body_of
 from .optional import required
 from .pretrained import Check, number
-from .sound import EXPECTED, Sound, sound_of
+from .readying import make_ready
+from .sound import EXPECTED, Sound, silence, sound_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +63,7 @@ class AudioHandler:
             "output": '{"segments": [{"start": seconds, "end": seconds}], "seconds": length}',
         }
         logger.info("%s", self.model_signature["runtime"])
+        make_ready(self.handle, context, silence())
 
     def _loaded(self, path: Path | None, onnx: bool) -> Any:
         import torch

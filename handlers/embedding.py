@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mlserve.handler import Context, PredictionError
 
 from . import pretrained
+from .readying import make_ready
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class EmbeddingHandler:
         folder = pretrained.folder_of(context, options, "embedding")
         self.settings = settings_of(folder, options)
         self.device = pretrained.device_of(context)
-        self.tokenizer = pretrained.load(transformers.AutoTokenizer, folder, options)
+        self.tokenizer = pretrained.load_tokenizer(transformers, folder, options)
         # No pooling here reads the model's own pooler, and many folders come without its weights.
         self.model = pretrained.load_model(
             transformers.AutoModel, folder, options, self.device, lambda key: "pooler" in key
@@ -66,6 +67,7 @@ class EmbeddingHandler:
             ],
         }
         logger.info("%s: %s", folder.name, self.settings)
+        make_ready(self.handle, context, "warm up")
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""

@@ -7,6 +7,7 @@ library have no pipeline for the second.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -59,9 +60,10 @@ class Unexpected(PredictionError):
 
 
 class Task(Protocol):
-    """``expected`` says in words what an item is; ``parameters`` are those that a request may bring."""
+    """``expected`` says in words what an item is, ``sample`` is one; ``parameters`` are those a request may bring."""
 
     expected: str
+    sample: Any
     parameters: Mapping[str, Check]
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> Any:
@@ -97,6 +99,7 @@ class TextClassification:
     """A pipeline over texts and pairs of texts."""
 
     expected = 'a text as the body, a JSON string, or {"text": "…", "text_pair": "…"}'
+    sample = "warm up"
     parameters: Mapping[str, Check] = _TOP
 
     def __init__(self, pipe: Any, texts: Texts) -> None:
@@ -121,6 +124,7 @@ class TokenClassification:
     """A pipeline over texts."""
 
     expected = "a text as the body, or a JSON string"
+    sample = "warm up"
     parameters: Mapping[str, Check] = {"aggregation_strategy": one_of("none", "simple", "first", "average", "max")}
 
     def __init__(self, pipe: Any, texts: Texts) -> None:
@@ -141,6 +145,7 @@ class TextGeneration:
     """A pipeline over prompts; the handler ``llm`` streams and takes parameters of its own for each item of a batch."""
 
     expected = "a text as the body, or a JSON string"
+    sample: Mapping[str, Any] = {"inputs": "warm up", "parameters": {"max_new_tokens": 2}}
     parameters: Mapping[str, Check] = {
         "max_new_tokens": whole(1),
         "do_sample": FLAG,
@@ -149,10 +154,10 @@ class TextGeneration:
         "top_p": number(0.01, 1),
         "return_full_text": FLAG,
     }
-    new_tokens = 128
 
     def __init__(self, pipe: Any, texts: Texts) -> None:
         self.pipe, self.texts = pipe, texts
+        self.new_tokens = min(128, (texts.limit or 256) // 2)
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> str:
         """See :class:`Task`."""
@@ -175,7 +180,7 @@ class ImageClassification:
     parameters: Mapping[str, Check] = _TOP
 
     def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+        self.pipe, self.sample = pipe, grey()
         self._images = VisionHandler()
         self._images.transform = ImageTransform(draft=False)  # as the pipeline decodes
 
@@ -195,6 +200,7 @@ class FeatureExtraction:
     """Vectors of all tokens of a text, ``[1, tokens, hidden]`` as the pipeline has it."""
 
     expected = "a text as the body, or a JSON string"
+    sample = "warm up"
     parameters: Mapping[str, Check] = {}
 
     def __init__(self, model: Any, texts: Texts) -> None:
@@ -215,6 +221,15 @@ class FeatureExtraction:
             vectors = self.model(**encoded).last_hidden_state.float().cpu()
         kept = encoded["attention_mask"].bool().cpu()
         return [row[mask].unsqueeze(0).numpy() for row, mask in zip(vectors, kept, strict=True)]
+
+
+def grey(side: int = 256) -> bytes:
+    """An image of nothing."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (128, 128, 128)).save(file, "PNG")
+    return file.getvalue()
 
 
 def text(value: Any) -> str:

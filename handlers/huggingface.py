@@ -22,6 +22,7 @@ from mlserve.handler import Context, PredictionError
 from . import hf_tasks, pretrained
 from .items import body_of
 from .question_answering import QuestionAnswering
+from .readying import make_ready
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class HuggingFaceHandler:
             "parameters": {name: takes for name, (_, takes) in self.task.parameters.items()},
         }
         logger.info("%s: %s, %s", folder.name, self.name, self.model_signature["runtime"])
+        make_ready(self.handle, context, self.task.sample)
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
@@ -101,7 +103,7 @@ def made(transformers: Any, name: str, model: Any, folder: Path, options: Mappin
         return hf_tasks.ImageClassification(
             transformers.pipeline(name, model=model, image_processor=processor, device=model.device)
         )
-    tokenizer = pretrained.load(transformers.AutoTokenizer, folder, options)
+    tokenizer = pretrained.load_tokenizer(transformers, folder, options)
     limit = pretrained.longest(tokenizer, model.config)
     if name == "question-answering":
         return QuestionAnswering(model, tokenizer, limit)

@@ -21,6 +21,7 @@ from mlserve.handler import Context, PredictionError, Response
 
 from . import pretrained
 from .pretrained import FLAG, Check, number, whole
+from .readying import make_ready
 
 if TYPE_CHECKING:
     from .decoding import Item
@@ -61,7 +62,7 @@ class LlmHandler:
         options = pretrained.section(context, "llm", KNOWN)
         folder = pretrained.folder_of(context, options, "llm")
         device = pretrained.device_of(context)
-        self.tokenizer = pretrained.load(transformers.AutoTokenizer, folder, options)
+        self.tokenizer = pretrained.load_tokenizer(transformers, folder, options)
         self.model = pretrained.load_model(transformers.AutoModelForCausalLM, folder, options, device)
         own = self.model.generation_config
         # What the folder recommends is a default like any other; generate() would take it behind our back.
@@ -84,6 +85,7 @@ class LlmHandler:
             "context": self.limit,
         }
         logger.info("%s: %s, context of %s tokens", folder.name, self.model_signature["runtime"], self.limit)
+        make_ready(self.handle, context, {"prompt": "a", "max_new_tokens": 2})
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row. Rows that stream have had all but their last piece by then."""

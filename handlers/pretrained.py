@@ -89,6 +89,14 @@ def load(part: Any, folder: Path, options: Mapping[str, Any], **more: Any) -> An
         raise ValueError(f"{folder}: {part.__name__} cannot load it: {error}") from error
 
 
+def load_tokenizer(transformers: Any, folder: Path, options: Mapping[str, Any]) -> Any:
+    """The folder's tokenizer. Without its files the library makes one that knows no word at all, which is refused."""
+    tokenizer = load(transformers.AutoTokenizer, folder, options)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"There is no tokenizer in {folder}: tokenizer.json or the files of its kind are missing")
+    return tokenizer
+
+
 def load_model(
     auto: Any, folder: Path, options: Mapping[str, Any], device: Any, spare: Callable[[str], bool] = lambda key: False
 ) -> Any:

@@ -25,6 +25,7 @@ class QuestionAnswering:
     """A task of the handler ``huggingface``."""
 
     expected = '{"question": "…", "context": "…"}'
+    sample: Mapping[str, str] = {"question": "what?", "context": "warm up"}
     parameters: Mapping[str, Check] = {"top_k": whole(1), "max_answer_len": whole(1)}
 
     def __init__(self, model: Any, tokenizer: Any, limit: int | None) -> None:

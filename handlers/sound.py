@@ -52,6 +52,17 @@ def sound_of(value: Any, content_type: str = "") -> Sound:
     return found
 
 
+def silence(seconds: float = 0.1, rate: int = 16000) -> bytes:
+    """A WAV file of nothing."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(bytes(2 * int(seconds * rate)))
+    return file.getvalue()
+
+
 def _bare(data: bytes, form: str, parameters: str) -> Sound:
     rate = _RATE.search(parameters)
     if rate is None or not int(rate[1]):

@@ -222,6 +222,46 @@ def test_a_batch_is_one_forward_pass_and_one_bad_item_fails_alone(folders, name)
     assert [index for index, one in enumerate(answers) if isinstance(one, PredictionError)] == [1]
 
 
+@pytest.mark.parametrize("name", ["classes", "tokens", "answers", "features", "images", "generation"])
+def test_warm_up_runs_the_model_in_every_size_before_the_first_request(folders, name, monkeypatch):
+    sizes = []
+    kept = torch.nn.Module.__call__
+
+    def counting(module, *args, **kwargs):
+        if isinstance(module, transformers.PreTrainedModel) and module.base_model is not module:
+            sizes.extend(len(one) for key, one in kwargs.items() if key in ("input_ids", "pixel_values"))
+        return kept(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", counting)
+    config = {"warmup": {"sizes": [1, 3]}, "huggingface": {}}
+    HuggingFaceHandler().initialize(Context("m", str(folders[name]), batch_size=8, model_yaml_config=config))
+    assert {1, 3} <= set(sizes) or name == "features"  # that one is a base model itself
+
+
+def test_a_sample_that_the_model_refuses_stops_the_load(folders, tmp_path):
+    context = Context("m", str(folders["classes"]), model_yaml_config={"warmup": {"samples": ["vocab.txt"]}})
+    with pytest.raises(ValueError, match=r"warmup: the model refuses a sample: The text has \d+ tokens"):
+        HuggingFaceHandler().initialize(context)
+    context = Context("m", str(folders["classes"]), model_yaml_config={"warmup": {"samples": "../secret"}})
+    with pytest.raises(ValueError, match=r"there is no file \.\./secret"):
+        HuggingFaceHandler().initialize(context)
+
+
+def test_nothing_is_asked_from_the_network(folders, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
+    loaded(folders["classes"])
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folders["classes"] / name).read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["_name_or_path"] = config["auto_map"] = "someone/something"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoTokenizer": ["a/b--c.D", None]}}))
+    with pytest.raises(ValueError, match="no tokenizer in"):
+        loaded(tmp_path, trust_remote_code=True)
+    assert not asked
+
+
 def test_long_texts_are_cut_when_asked(folders):
     handler, context = loaded(folders["classes"], truncation=True)
     long, same = (handler.handle([{"body": "cat " * count}], context)[0].body for count in (100, 62))
