@@ -55,6 +55,10 @@ def test_an_environment_built_with_the_archive_is_the_one_that_an_offline_server
     assert "is ready" in done.stderr
     settings = {"MODELS_ENVIRONMENT_CACHE": cache, "WORKERS_INSTALL_REQUIREMENTS": "true"}
     (tmp_path / "index").rename(tmp_path / "gone")
+    words = ["validate", str(store / "bird.mar"), "-d", "1"]
+    env = {**os.environ, **{f"MLSERVE_{name}": str(value) for name, value in settings.items()}}
+    checked = subprocess.run([*command(), *words], env=env, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     with running(tmp_path / "run", "bird.mar", store=store, settings=settings, args=["--offline"]) as server:
         song, prefix = server.predict("bird", b"x").body.decode().split()
         assert song == "tweet"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -223,6 +222,7 @@ def test_an_environment_whose_interpreter_is_gone_is_built_again(
     assert song(prepared(model(tmp_path, BIRD), cache)) == "tweet"
 
 
+@ONCE
 def test_what_cannot_be_shared_or_kept_is_refused_by_name(tool: str, tmp_path: Path) -> None:
     cache = EnvironmentCache(tmp_path / "environments")
     with pytest.raises(InvalidInput, match="without --editable"):
@@ -232,4 +232,30 @@ def test_what_cannot_be_shared_or_kept_is_refused_by_name(tool: str, tmp_path: P
         prepared(model(tmp_path, BIRD), EnvironmentCache(tmp_path / "file" / "environments"))
     spec = replace(model(tmp_path, BIRD), python=sys.executable)
     assert prepared(spec, cache) == sys.executable, "an interpreter of the operator's choice stays"
-    assert os.listdir(tmp_path / "environments") == [] if (tmp_path / "environments").exists() else True
+
+
+@ONCE
+def test_a_model_without_requirements_gets_an_environment_only_if_it_asks(
+    tool: str, tmp_path: Path, cache: EnvironmentCache
+) -> None:
+    bare = replace(model(tmp_path, ""), manifest={})
+    assert prepared(bare, cache) == ""
+    python = prepared(replace(bare, use_venv=True), cache)
+    code = "import sys, msgspec; print(sys.prefix)"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == cache.folder
+
+
+@pytest.mark.parametrize("tool", ["pip"], indirect=True)
+def test_offline_holds_for_packages_beside_the_model_too(
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    spec, beside = replace(model(tmp_path, BIRD), owned_dir=True), Installing(True, None, offline=True)
+    with pytest.raises(InvalidInput) as caught:
+        prepare(spec, Path(spec.model_dir), beside)
+    assert "No matching distribution" in caught.value.detail
+    wheel(Path(spec.model_dir), BIRD, "3.0", "song = 'from the archive'\n")
+    assert prepare(spec, Path(spec.model_dir), beside).python == ""
+    assert "from the archive" in Path(spec.model_dir, f"{BIRD}.py").read_text()
