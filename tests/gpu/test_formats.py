@@ -18,6 +18,18 @@ pytestmark = pytest.mark.gpu
 TOLERANCE = 1e-2  # TF32 has 10 bits of mantissa; the values are sums of 4 products below 1
 CONFIG = "batchSize: 8\nmaxBatchDelay: 200\nbatchPolicy: window\n"
 ROWS = [[0.1 * at, 0.2, 0.3, 0.4] for at in range(8)]
+EAGER = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
 
 
 def write_onnx(path: Path) -> Any:
@@ -46,6 +58,41 @@ def write_pt2(path: Path) -> Any:
     shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
     torch.export.save(torch.export.export(network, (rows,), dynamic_shapes=shapes), str(path))
     return network(rows).detach().numpy()
+
+
+def write_torchscript(path: Path) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 3).eval()
+    torch.jit.script(network).save(str(path))
+    return network(torch.tensor(ROWS)).detach().numpy()
+
+
+def write_eager(path: Path) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 3).eval()
+    torch.save({f"linear.{name}": value for name, value in network.state_dict().items()}, path)
+    path.with_name("model.py").write_text(EAGER)
+    return network(torch.tensor(ROWS)).detach().numpy()
+
+
+def write_compiled(path: Path) -> Any:
+    return write_eager(path)  # the configuration says that it is to be compiled
+
+
+def write_aotinductor(path: Path) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 3).eval()
+    expected = network(torch.tensor(ROWS)).detach().numpy()
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    program = torch.export.export(network.cuda(), (torch.tensor(ROWS).cuda(),), dynamic_shapes=shapes)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    return expected
 
 
 def write_ubj(path: Path) -> Any:
@@ -81,6 +128,10 @@ def write_savedmodel(path: Path) -> Any:
     [
         ("onnxruntime", "m.onnx", write_onnx, "CUDAExecutionProvider"),
         ("torch", "m.pt2", write_pt2, "cuda:0"),
+        ("torch", "m.pt2", write_aotinductor, "cuda:0"),
+        ("torch", "m.ts", write_torchscript, "cuda:0"),
+        ("torch", "m.pth", write_eager, "eager, cuda:0"),
+        ("torch", "m.pth", write_compiled, "compiled, cuda:0"),
         ("xgboost", "m.ubj", write_ubj, "cuda:0"),
         ("tensorflow", "m", write_savedmodel, "GPU 0"),
     ],
@@ -92,7 +143,9 @@ def test_a_model_runs_on_the_worker_s_gpu_and_answers_as_on_the_cpu(tmp_path, pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = write(tmp_path / file)
-    (tmp_path / "m.yaml").write_text(CONFIG)
+    named = "inputs: {x: {dtype: float32, shape: [-1, 4]}}\n" if package == "torch" and write is not write_pt2 else ""
+    compiled = "pt2: {backend: inductor}\n" if write is write_compiled else ""
+    (tmp_path / "m.yaml").write_text(CONFIG + named + compiled)
     with running(tmp_path / "run", f"m={file}", store=tmp_path, settings={"GPU_IDS": "0"}) as server:
         described = server.request("GET", "/models/m?customized=true", api="management").json()[0]
         assert shown in str(described)
