@@ -201,7 +201,7 @@ def _locked(path: Path, say: Say, stop: threading.Event) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if not waiting:
-                    say(f"waiting for another process that builds the same ({path})")
+                    say(f"waiting until another load has built the same ({path})")
                 waiting = True
                 if stop.wait(0.1):
                     raise Stopped from None
