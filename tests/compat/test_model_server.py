@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
+import subprocess
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,11 +57,15 @@ PARTS = {"Content-Type": "multipart/form-data; boundary=cut"}
 @pytest.fixture(scope="module")
 def server(start: Callable[..., DropIn], tmp_path_factory: pytest.TempPathFactory) -> DropIn:
     certificate, key = make_pair(tmp_path_factory.mktemp("tls"))
+    keystore = certificate.with_name("keystore.p12")
+    made = ["openssl", "pkcs12", "-export", "-inkey", key, "-in", certificate, "-out", keystore]
+    subprocess.run([*made, "-passout", "pass:changeit"], check=True)
     ports = dict(zip(APIS, free_ports(3), strict=True))
     settings: dict[str, Any] = {f"{api}_address": f"https://127.0.0.1:{port}" for api, port in ports.items()}
     settings |= {
-        "private_key_file": key,
-        "certificate_file": certificate,
+        "keystore": keystore,
+        "keystore_pass": "changeit",
+        "keystore_type": "PKCS12",
         "load_models": "noop.mar",
         "async_logging": "true",
         "default_workers_per_model": 0,
@@ -184,6 +191,19 @@ def test_a_file_with_a_slash_too_many_is_copied_and_goes_with_its_model(server: 
 def test_packages_that_cannot_be_installed_refuse_a_model_without_workers(server: DropIn) -> None:
     reply = server.manage("POST", "/models?url=lacks.mar&model_name=lacks&runtime=python")
     assert (reply.error()[0], reply.error()[2]) == (400, "Custom pip package installation failed for model lacks")
+
+
+def test_workflows_are_found_in_the_model_store_unless_they_have_one_of_their_own(server: DropIn) -> None:
+    workflow = {"workflowName": "flow", "specFile": "flow.yaml", "handler": "flow.py"}
+    manifest = {"createdOn": "x", "workflow": workflow, "archiverVersion": "1"}
+    with zipfile.ZipFile(server.store / "flow.war", "w") as packed:
+        packed.writestr("WAR-INF/MANIFEST.json", json.dumps(manifest))
+        packed.writestr("flow.yaml", "models: {}\ndag:\n  first: []\n")
+        packed.writestr("flow.py", NOOP.replace("handle", "first"))
+    said = server.status("POST", "/workflows?url=flow.war")
+    assert said == "Workflow flow has been registered and scaled successfully."
+    assert server.ask("POST", "/wfpredict/flow", b"x").body == b"OK"
+    server.status("DELETE", "/workflows/flow")
 
 
 @pytest.fixture(scope="module")

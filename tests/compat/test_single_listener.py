@@ -1,8 +1,10 @@
-"""Inference and management on one address, as for SageMaker: every route is found, and metrics are there as well."""
+"""Inference and management on one address, as for SageMaker, with metrics there as well; and a Unix socket for one."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +56,17 @@ def test_one_address_describes_all_of_it(server: DropIn, method: str, path: str)
 def test_a_version_is_described_at_the_shared_address(server: DropIn, differs: Callable[[str], None]) -> None:
     differs("shared-listener")
     assert server.ask("GET", "/models/klass/1.0").json()[0]["modelVersion"] == "1.0"
+
+
+def test_an_api_is_served_on_a_unix_socket(start: Callable[..., DropIn], tmp_path: Path) -> None:
+    path = tmp_path / "i.sock"
+    live = start({"inference_address": f"unix:{path}"})
+    live.status("POST", "/models?url=klass.mar&initial_workers=1")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(b"POST /predictions/klass HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        answer = b""
+        while not answer.endswith(b"\r\n\r\nOK"):
+            answer += client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200 ")
