@@ -8,5 +8,5 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # A manifest's handler name -> the module here that serves it, for names that archives in the wild use, and for
-# formats that "model" serves like every other.
-ALIASES = {"base_handler": "base", "onnx": "model"}
+# formats that "auto" serves like every other.
+ALIASES = {"base_handler": "base", "onnx": "auto"}

@@ -18,10 +18,10 @@ import torch
 from mlserve.handler import PredictionError
 
 from . import items
+from .auto import complete
 from .batches import Arrays
 from .formats import Runtime, Source, format_of, open_model
 from .formats.torchmodel import TorchModel, named_outputs
-from .model import complete
 from .signature import Tensor
 
 SIZES = (1, 2, 5)  # batches that are compared; 5 is not a multiple of anything the file was exported with

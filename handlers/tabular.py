@@ -1,4 +1,4 @@
-"""``tabular``: rows of a table. What ``model`` takes, and rows as JSON objects of named features.
+"""``tabular``: rows of a table. What ``auto`` takes, and rows as JSON objects of named features.
 
 One request is one row: ``{"age": 41, "income": 50000}``, ``[41, 50000]``, or a list of such rows, which is answered by
 lists. ``null`` is a missing value. The features' names come from the model's file; ``features: [age, income]`` in
@@ -16,7 +16,7 @@ import numpy as np
 from mlserve.handler import Context, PredictionError
 
 from . import items
-from .model import ModelHandler
+from .auto import ModelHandler
 from .signature import Signature, Tensor
 
 

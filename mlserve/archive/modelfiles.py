@@ -14,8 +14,8 @@ from mlserve.archive import pretrained
 from mlserve.archive.manifest import DEFAULT_VERSION
 from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME
 
-# In full: a file model.py beside the model is its code, not its handler.
-HANDLER = "mlserve.handlers.model"
+# In full: a Python file of that name beside the model is not meant.
+HANDLER = "mlserve.handlers.auto"
 TABULAR = "mlserve.handlers.tabular"
 
 SUFFIXES: Mapping[str, str] = {

@@ -83,10 +83,10 @@ WORDS = {
         "test_file": "test_model.py",
     },
     Kind.ONNX: {
-        "about": "\nAn ONNX file, served by the handler `model`: `pip install 'mlserve[onnx]'`.\n",
+        "about": "\nAn ONNX file, served by the handler `auto`: `pip install 'mlserve[onnx]'`.\n",
         "archive_flags": "--serialized-file model.onnx ",
         "file_rows": "| `make_model.py` | writes a sample `model.onnx`, until you bring your own |\n",
-        "handler": "model",
+        "handler": "auto",
         "make_line": "[[ -e model.onnx ]] || python make_model.py\n",
         "run_input": """-d '{"x": [5.1, 3.5, 1.4, 0.2]}'""",
         "run_flags": """-d '{"x": [5.1, 3.5, 1.4, 0.2]}'""",

@@ -59,7 +59,7 @@ def test_every_file_that_the_store_serves_bare_has_a_runtime(tmp_path):
 
 def test_the_archiver_knows_every_name_of_a_built_in_handler():
     assert set(ALIASES) == OTHER_NAMES | (BUILT_IN & set(ALIASES))
-    for name in (*ALIASES, "tabular", "model"):
+    for name in (*ALIASES, "tabular", "auto"):
         assert locate_handler(name) == (name, None)
 
 

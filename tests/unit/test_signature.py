@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from mlserve.handlers.model import complete
+from mlserve.handlers.auto import complete
 from mlserve.handlers.signature import Signature, Tensor, declared, with_batch_axis
 
 

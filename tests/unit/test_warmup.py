@@ -6,7 +6,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
-from mlserve.handlers.model import warm_up_wanted  # noqa: E402
+from mlserve.handlers.auto import warm_up_wanted  # noqa: E402
 from mlserve.handlers.signature import Signature, Tensor  # noqa: E402
 from mlserve.handlers.warmup import warm_up  # noqa: E402
 

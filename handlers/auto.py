@@ -1,4 +1,4 @@
-"""``model``: serves any model file that a runtime here knows, without a line of code.
+"""``auto``: serves any model file that a runtime here knows, without a line of code.
 
 One request is one item without the batch dimension (see :mod:`mlserve.handlers.items`); the server batches items on
 the dimension that the file names. Keys of model-config.yaml: ``runtime`` (chosen by the file where it is missing), a
