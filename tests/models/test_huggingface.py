@@ -262,6 +262,12 @@ def test_nothing_is_asked_from_the_network(folders, tmp_path, monkeypatch):
     assert not asked
 
 
+def test_the_folder_may_lie_below_the_models_directory(folders):
+    handler, context = loaded(folders["classes"].parent, model="classes")
+    same, there = loaded(folders["classes"])
+    assert handler.handle([{"body": "a cat"}], context)[0].body == same.handle([{"body": "a cat"}], there)[0].body
+
+
 def test_long_texts_are_cut_when_asked(folders):
     handler, context = loaded(folders["classes"], truncation=True)
     long, same = (handler.handle([{"body": "cat " * count}], context)[0].body for count in (100, 62))
