@@ -139,11 +139,13 @@ def _from_folder(folder: Path) -> Settings:
     modules = _read(folder / "modules.json")
     if not modules:
         return Settings()
-    settings = Settings()
+    settings, with_prompt = Settings(), True
     for module in modules:
         kind, place = str(module.get("type", "")).rpartition(".")[2], folder / str(module.get("path") or "")
         if kind == "Pooling":
-            settings = settings._replace(pooling=_pooling(_read(place / "config.json")))
+            config = _read(place / "config.json")
+            settings = settings._replace(pooling=_pooling(config))
+            with_prompt = config.get("include_prompt") is not False
         elif kind == "Normalize":
             settings = settings._replace(normalize=True)
         elif kind != "Transformer":
@@ -151,6 +153,8 @@ def _from_folder(folder: Path) -> Settings:
     limit = _read(folder / "sentence_bert_config.json").get("max_seq_length")
     whole = _read(folder / "config_sentence_transformers.json")
     prompt = (whole.get("prompts") or {}).get(whole.get("default_prompt_name")) or ""
+    if prompt and not with_prompt:
+        raise ValueError(f"{folder} leaves its prompt out of the pooling, which the handler embedding cannot do")
     return settings._replace(max_length=limit, prompt=str(prompt))
 
 

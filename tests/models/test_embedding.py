@@ -129,15 +129,41 @@ def test_the_encoder_as_onnx_gives_the_same_vectors(exported, expected, tmp_path
                 assert np.abs(one - wanted).max() < 1e-5
 
 
-def loaded(folder, monkeypatch, **options):
+def loaded(folder, **options):
     handler = EmbeddingHandler()
     handler.initialize(Context("m", str(folder), model_yaml_config={"embedding": options}))
     return handler
 
 
+def test_a_folder_as_todays_package_writes_it_gives_the_same_vectors(expected, tmp_path):
+    minilm.load_model("cpu").save(str(tmp_path))
+    assert json.loads((tmp_path / "1_Pooling" / "config.json").read_text())["pooling_mode"] == "mean"
+    assert np.abs(loaded(tmp_path).embed(TEXTS) - expected).max() < TOLERANCE
+
+
+def test_a_default_prompt_stands_before_every_text(tmp_path):
+    model = minilm.load_model("cpu")
+    model.prompts, model.default_prompt_name = {"query": "query: "}, "query"
+    model.save(str(tmp_path))
+    assert np.abs(loaded(tmp_path).embed(TEXTS) - model.encode(TEXTS)).max() < TOLERANCE
+    pooling = tmp_path / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
+    with pytest.raises(ValueError, match="leaves its prompt out"):
+        loaded(tmp_path)
+
+
+def test_layers_that_are_not_known_are_refused(tmp_path):
+    minilm.load_model("cpu").save(str(tmp_path))
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match="a Dense layer"):
+        loaded(tmp_path)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-def test_padding_has_no_say_in_any_way_of_pooling(monkeypatch, pooling):
-    handler = loaded(minilm.get_model_path(), monkeypatch, pooling=pooling)
+def test_padding_has_no_say_in_any_way_of_pooling(pooling):
+    handler = loaded(minilm.get_model_path(), pooling=pooling)
     together = handler.embed(TEXTS)
     for text, row in zip(TEXTS, together, strict=True):
         assert np.abs(handler.embed([text])[0] - row).max() < TOLERANCE
@@ -153,12 +179,12 @@ def test_padding_has_no_say_in_any_way_of_pooling(monkeypatch, pooling):
         ({"dtype": "int8"}, "bfloat16"),
     ],
 )
-def test_wrong_options_stop_the_load(monkeypatch, options, said):
+def test_wrong_options_stop_the_load(options, said):
     with pytest.raises(ValueError, match=said):
-        loaded(minilm.get_model_path(), monkeypatch, **options)
+        loaded(minilm.get_model_path(), **options)
 
 
 def test_a_missing_package_is_named_with_its_install_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'mlserve\[transformers\]'"):
-        loaded(minilm.get_model_path(), monkeypatch)
+        loaded(minilm.get_model_path())
