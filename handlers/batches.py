@@ -90,8 +90,6 @@ def _axis(tensors: Sequence[Tensor], name: str) -> int | None:
 
 def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Arrays]:
     """The rows of each item. Raises ``ValueError`` for an output that has another number of rows."""
-    if len(counts) == 1:
-        return [outputs]
     total, edges = sum(counts), np.cumsum(counts)[:-1]
     parted: list[Arrays] = [{} for _ in counts]
     for name, array in outputs.items():
@@ -100,8 +98,8 @@ def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -
             pieces = [array] * len(counts)
         elif axis >= array.ndim or array.shape[axis] != total:
             raise ValueError(
-                f"Output {name!r} has the shape {list(array.shape)} for {total} items: none of its axes is the batch. "
-                "Say which in model-config.yaml (outputs: {NAME: {batch_axis: N}}), or set batchSize: 1"
+                f"Output {name!r} has the shape {list(array.shape)} for {total} items: axis {axis} is not the batch. Say "
+                f"which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null where all items share it"
             )
         else:
             pieces = np.split(array, edges, axis=axis)

@@ -75,6 +75,7 @@ def test_a_batch_that_came_to_nothing_calls_nothing():
     assert model.calls == []
 
 
-def test_an_output_without_the_batch_axis_is_an_error_that_says_what_to_set():
-    with pytest.raises(ValueError, match="batch_axis"):
-        run(lambda inputs: {"y": np.zeros(7)}, signature(), [item(0), item(1)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_output_without_the_batch_axis_is_an_error_that_says_what_to_set(count):
+    with pytest.raises(ValueError, match=r"outputs: \{y: \{batch_axis: N\}\}"):
+        run(lambda inputs: {"y": np.zeros(7)}, signature(), [item(number) for number in range(count)])
