@@ -98,8 +98,8 @@ def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -
             pieces = [array] * len(counts)
         elif axis >= array.ndim or array.shape[axis] != total:
             raise ValueError(
-                f"Output {name!r} has the shape {list(array.shape)} for {total} items: axis {axis} is not the batch. Say "
-                f"which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null where all items share it"
+                f"Output {name!r} has the shape {list(array.shape)} for {total} items: axis {axis} is not the batch. "
+                f"Say which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null if all share it"
             )
         else:
             pieces = np.split(array, edges, axis=axis)
