@@ -32,7 +32,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "handler.py").write_text(CODE)
     (folder / "requirements.txt").write_text(f"{BIRD}==1.0\n")
     wheel(tmp_path / "index", BIRD, "1.0", "song = 'tweet'\n")
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")  # it has no variable for --no-index
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     return folder

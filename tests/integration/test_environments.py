@@ -34,8 +34,8 @@ def tool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     wheel(index, BIRD, "1.0", "song = 'old'\n")
     wheel(index, BIRD, "2.0", f"import {NEST}\nsong = 'tweet'\ndef main(): print(song)\n", NEST, script=True)
     wheel(index, NEST, "1.0", "eggs = 3\n")
-    for name in ("PIP", "UV"):
-        monkeypatch.setenv(f"{name}_NO_INDEX", "1")
+    for name, alone in (("PIP", "PIP_NO_INDEX"), ("UV", "UV_OFFLINE")):  # uv has no variable for --no-index
+        monkeypatch.setenv(alone, "1")
         monkeypatch.setenv(f"{name}_FIND_LINKS", str(index))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin" if request.param == "uv" else "/usr/bin:/bin")

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from mlserve.core.job import Batch
+from mlserve.core.job import SENT, Batch
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.engine.local.link import WorkerLink
 from mlserve.errors import ErrorKind
@@ -17,6 +17,7 @@ from mlserve.wire.payload import ChunkMeta, ItemResult, LogRecordMeta, ResultMet
 class Item:
     def __init__(self, request):
         self.request = request
+        self.state = SENT
 
 
 class Events:
