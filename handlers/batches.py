@@ -22,7 +22,9 @@ def run(infer: Callable[[Arrays], Arrays], signature: Signature, items: Sequence
     """The outputs of each item, with the batch axis."""
     groups: dict[Any, list[int]] = {}
     for index, item in enumerate(items):
-        groups.setdefault(_key(item, signature), []).append(index)
+        # A model that takes one row is called for each anyway; what it gives beside rows is then the item's own.
+        key = index if signature.batch == 1 else _key(item, signature)
+        groups.setdefault(key, []).append(index)
     results: dict[int, Arrays] = {}
     for members in groups.values():
         counts = [items[index].rows for index in members]
@@ -62,15 +64,36 @@ def _infer(infer: Callable[[Arrays], Arrays], signature: Signature, inputs: Arra
     calls = []
     for start in range(0, rows, size):
         part = {one.name: _slice(inputs[one.name], one, start, size) for one in signature.inputs}
-        used = min(size, rows - start)
         outputs = infer(part)
-        calls.append({name: _first(array, _axis(signature.outputs, name), used) for name, array in outputs.items()})
-    return {
-        name: array
-        if (axis := _axis(signature.outputs, name)) is None
-        else np.concatenate([one[name] for one in calls], axis=axis)
-        for name, array in calls[0].items()
-    }
+        for name, array in outputs.items():
+            _check(name, array, _axis(signature.outputs, name), size)
+        calls.append(outputs)
+    return {name: _stacked(name, [one[name] for one in calls], signature, rows) for name in calls[0]}
+
+
+def _stacked(name: str, arrays: Sequence[np.ndarray[Any, Any]], signature: Signature, rows: int) -> Any:
+    """One output of several calls, without the rows that only filled the last one up.
+
+    Raises ``ValueError`` where the calls differ in an output that all rows are to share.
+    """
+    axis = _axis(signature.outputs, name)
+    if axis is not None:
+        return np.take(np.concatenate(arrays, axis=axis), np.arange(rows), axis=axis)
+    if any(not np.array_equal(arrays[0], other, equal_nan=arrays[0].dtype.kind == "f") for other in arrays[1:]):
+        raise ValueError(
+            f"Output {name!r} has no batch axis, and differs between the calls that {rows} rows need: set batchSize to "
+            f"{signature.batch} in model-config.yaml"
+        )
+    return arrays[0]
+
+
+def _check(name: str, array: np.ndarray[Any, Any], axis: int | None, rows: int) -> None:
+    """Raise ``ValueError`` for an output that has another number of rows."""
+    if axis is not None and (axis >= array.ndim or array.shape[axis] != rows):
+        raise ValueError(
+            f"Output {name!r} has the shape {list(array.shape)} for {rows} items: axis {axis} is not the batch. "
+            f"Say which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null if all share it"
+        )
 
 
 def _slice(array: np.ndarray[Any, Any], tensor: Tensor, start: int, size: int) -> np.ndarray[Any, Any]:
@@ -78,10 +101,6 @@ def _slice(array: np.ndarray[Any, Any], tensor: Tensor, start: int, size: int) -
         return array
     rows = np.minimum(np.arange(start, start + size), array.shape[tensor.axis] - 1)
     return np.asarray(np.take(array, rows, axis=tensor.axis))
-
-
-def _first(array: np.ndarray[Any, Any], axis: int | None, count: int) -> np.ndarray[Any, Any]:
-    return array if axis is None else np.asarray(np.take(array, np.arange(count), axis=axis))
 
 
 def _axis(tensors: Sequence[Tensor], name: str) -> int | None:
@@ -94,15 +113,8 @@ def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -
     parted: list[Arrays] = [{} for _ in counts]
     for name, array in outputs.items():
         axis = _axis(tensors, name)
-        if axis is None:
-            pieces = [array] * len(counts)
-        elif axis >= array.ndim or array.shape[axis] != total:
-            raise ValueError(
-                f"Output {name!r} has the shape {list(array.shape)} for {total} items: axis {axis} is not the batch. "
-                f"Say which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null if all share it"
-            )
-        else:
-            pieces = np.split(array, edges, axis=axis)
+        _check(name, array, axis, total)
+        pieces = [array] * len(counts) if axis is None else np.split(array, edges, axis=axis)
         for one, piece in zip(parted, pieces, strict=True):
             one[name] = piece
     return parted

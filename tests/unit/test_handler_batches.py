@@ -79,3 +79,35 @@ def test_a_batch_that_came_to_nothing_calls_nothing():
 def test_an_output_without_the_batch_axis_is_an_error_that_says_what_to_set(count):
     with pytest.raises(ValueError, match=r"outputs: \{y: \{batch_axis: N\}\}"):
         run(lambda inputs: {"y": np.zeros(7)}, signature(), [item(number) for number in range(count)])
+
+
+X = Tensor("x", "float32", (1, 3))
+
+
+def rows(*values):
+    return [Item({"x": np.full((1, 3), value, np.float32)}, 1) for value in values]
+
+
+def test_a_model_of_one_row_gives_each_item_its_own_output_without_a_batch_axis():
+    one = Signature((X,), (Tensor("y", "float32", (3,), None), Tensor("boxes", "float32", (None, 4), None)))
+
+    def infer(inputs):
+        count = int(inputs["x"][0, 0])
+        return {"y": inputs["x"][0], "boxes": np.full((count, 4), count)}
+
+    found = run(infer, one, rows(1, 2))
+    assert [answer["y"].tolist() for answer in found] == [[1, 1, 1], [2, 2, 2]]
+    assert [answer["boxes"].shape for answer in found] == [(1, 4), (2, 4)]
+
+
+def test_an_output_of_a_varying_length_is_not_cut_to_the_number_of_items():
+    found = Signature((X,), (Tensor("boxes", "float32", (None, 4)),))
+    with pytest.raises(ValueError, match="axis 0 is not the batch"):
+        run(lambda inputs: {"boxes": np.zeros((7, 4))}, found, rows(1, 2))
+
+
+def test_calls_that_differ_in_a_shared_output_are_an_error_and_not_the_first_ones_answer():
+    two = Signature((X._replace(shape=(2, 3)),), (Tensor("sum", "float32", (), None),))
+    with pytest.raises(ValueError, match="set batchSize to 2"):
+        run(lambda inputs: {"sum": inputs["x"].sum()}, two, rows(1, 2, 3))
+    assert run(lambda inputs: {"sum": np.float32(7)}, two, rows(1, 2, 3))[2]["sum"] == 7
