@@ -29,13 +29,17 @@ RUNS = 7
 
 
 class Comparison(NamedTuple):
-    """Errors over all outputs, inputs and batch sizes; seconds are medians for one batch of ``SIZES[-1]``."""
+    """Errors over all outputs, inputs and batch sizes; seconds are medians for one batch of ``SIZES[-1]``.
+
+    ``inputs`` are the original's, as ``inputs:`` of model-config.yaml has them: not every format says its own.
+    """
 
     max_abs: float
     max_rel: float
     seconds_before: float
     seconds_after: float
     runtime: str
+    inputs: dict[str, Any]
 
 
 def load(path: Path, code: Path | None, config: Mapping[str, Any], threads: int) -> TorchModel:
@@ -188,7 +192,19 @@ def compare(model: TorchModel, target: Path, sample: Arrays, threads: int) -> Co
                 absolute, relative = _errors(left, right)
                 worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
     timed = (_seconds(lambda: model.infer(batch)), _seconds(lambda: other.infer(_named(batch, other))))
-    return Comparison(worst_abs, worst_rel, *timed, other.name)
+    return Comparison(worst_abs, worst_rel, *timed, other.name, _declared(sample, model, other))
+
+
+def _declared(sample: Arrays, model: TorchModel, other: Runtime) -> dict[str, Any]:
+    """dtype and shape of each input under the new file's names, the dtype from the sample where nothing else says it."""
+    found: dict[str, Any] = {}
+    for one, new in zip(model.signature.inputs, other.signature.inputs, strict=True):
+        dtype = one.dtype or str(sample[one.name].dtype)
+        found[new.name] = {"dtype": dtype, "batch_axis": one.axis}
+        if one.shape is not None:
+            known = enumerate(one.shape)
+            found[new.name]["shape"] = [dim if isinstance(dim, int) and at != one.axis else -1 for at, dim in known]
+    return found
 
 
 def _errors(left: Any, right: Any) -> tuple[float, float]:

@@ -31,6 +31,8 @@ from mlserve.settings import Settings
 
 def archive_findings(settings: Settings, work_dir: Path) -> list[Finding]:
     """Load every archive of the model store, one after the other, and read the workflows."""
+    if not Path(settings.models.store).is_dir():
+        return [Finding(FAILED, settings.models.store, "the model store is no directory")]
     return asyncio.run(_load_all(settings, work_dir))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt", "openvino": ".xml", "tensorrt": ".plan"}
 """Format -> the suffix by which a server knows its files."""
+_ORIGINAL_ONLY = ("runtime", "torch", "pt2", "handler")
 
 
 @with_settings(only={"models.store"})
@@ -40,8 +41,8 @@ def export(
 ) -> None:
     """Export a model with a dynamic batch, then compare: on the sample and on random inputs, in several batch sizes.
 
-    Prints the largest errors and the times of both. Exits with 1 if the error is above the tolerance; the file is
-    kept then, with .rejected at its name.
+    Prints the largest errors and the times of both. Exits with 1 if the error is above the tolerance; what was written
+    is kept then, with .rejected at its name.
     """
     if to not in FORMATS:
         raise typer.BadParameter(f"--to must be one of {', '.join(FORMATS)}")
@@ -52,20 +53,18 @@ def export(
         code, weights, name = _files(spec)
         exporting: Any = importlib.import_module("mlserve.handlers.exporting")  # imports torch
         target = output or Path(name + FORMATS[to])
-        made = [target, *([target.with_name(f"{name}.mar")] if archive else [])]
-        _refuse_existing(made, weights, force)
-        written = Path(scratch, target.name)
-        found = _export(exporting, spec, code, weights, sample, to, written)
+        _refuse_existing([target, *([target.with_name(f"{name}.mar")] if archive else [])], weights, force)
+        out = Path(scratch, "out")
+        out.mkdir()
+        found = _export(exporting, spec, code, weights, sample, to, out / target.name)
         good = found.max_abs <= tolerance
         _say(found, tolerance)
+        kept = _keep(out, target.parent, weights, "" if good else ".rejected", force)
+        typer.echo(f"{', '.join(map(str, kept))} {'written' if good else 'kept: it is not what the original is'}")
         if not good:
-            target = target.with_name(f"{target.name}.rejected")
-        _keep(written, target)
-    typer.echo(f"{target} {'written' if good else 'is not what the original is: see above'}")
-    if not good:
-        raise typer.Exit(1)
-    if archive:
-        _pack(target, spec, force)
+            raise typer.Exit(1)
+        if archive:
+            _pack(target, [path for path in kept if path != target], spec, found.inputs, force, Path(scratch))
 
 
 def _files(spec: ModelSpec) -> tuple[Path | None, Path, str]:
@@ -111,21 +110,31 @@ def _say(found: Any, tolerance: float) -> None:
     typer.echo(f"a batch of 5: {before:.2f} ms before, {after:.2f} ms with {found.runtime}")
 
 
-def _keep(written: Path, target: Path) -> None:
-    """Move what was written, and files beside it (OpenVINO's .bin, ONNX's external data)."""
+def _keep(out: Path, folder: Path, source: Path, suffix: str, force: bool) -> list[Path]:
+    """Move all that was written (OpenVINO's .bin and ONNX's external data too) into ``folder``; returns the paths."""
     import shutil
 
-    for path in sorted(written.parent.iterdir()):
-        if path.is_file() and path.name.startswith(written.stem):
-            shutil.move(path, target.with_name(target.name if path == written else path.name))
+    moves = {path: folder / f"{path.name}{suffix}" for path in sorted(out.iterdir())}
+    _refuse_existing(list(moves.values()), source, force or bool(suffix))
+    for path, target in moves.items():
+        shutil.move(path, target)
+    return list(moves.values())
 
 
-def _pack(target: Path, spec: ModelSpec, force: bool) -> None:
+def _pack(
+    target: Path, beside: list[Path], spec: ModelSpec, inputs: dict[str, Any], force: bool, scratch: Path
+) -> None:
+    """Pack the new file with the original's configuration, but for what says how that one was run."""
+    import yaml
+
     from mlserve.archive import pack
     from mlserve.archive.modelfiles import HANDLER
 
-    beside = [path for path in target.parent.glob(f"{target.stem}.*") if path.suffix in (".bin", ".data")]
+    config = {"inputs": inputs, **{key: value for key, value in spec.config.items() if key not in _ORIGINAL_ONLY}}
+    config_file = scratch / "model-config.yaml"
+    config_file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     packed = pack(
+        config_file=config_file,
         model_name=spec.key.name,
         version=spec.key.version,
         handler=HANDLER,

@@ -72,3 +72,12 @@ def test_what_does_not_load_is_named_with_its_reason_and_nothing_else_is_printed
     ]
     ((level, text, _),) = found["broken.war"]
     assert (level, text) == ("failed", f"its node m2 is gone.mar, which is not in {store}")
+
+
+def test_a_model_store_that_is_not_there_is_not_called_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.properties").write_text(f"model_store={tmp_path / 'typo'}\n")
+    code = app.run(["doctor", "--torchserve", str(tmp_path / "config.properties"), "--no-differences"])
+    assert code == 1
+    assert "the model store is no directory" in capsys.readouterr().out

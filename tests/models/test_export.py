@@ -63,6 +63,49 @@ def test_the_exported_archive_is_served_with_the_same_answers_in_every_batch(tmp
     assert code == 0, said
 
 
+TOKENS = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(10, 3)
+
+    def forward(self, x):
+        return self.embedding(x).mean(1)
+"""
+
+
+def test_the_archive_keeps_what_the_configuration_says_of_the_inputs(tmp_path):
+    model(tmp_path, TOKENS)
+    (tmp_path / "net.yaml").write_text("inputs: {x: {dtype: int64, shape: [-1, -1]}}\nbatchSize: 4\n")
+    (tmp_path / "sample.json").write_text("[1, 2, 3, 4]")
+    code, said = run(
+        tmp_path, "export", "net.pt", "--to", "torchscript", "--sample", "sample.json", "-o", "out.pt", "--archive"
+    )
+    assert code == 0, said
+    (tmp_path / "longer.json").write_text("[1, 2, 3, 4, 5, 6]")
+    code, said = run(tmp_path, "validate", "net.mar", "-i", "sample.json", "-i", "longer.json")
+    assert code == 0, said
+    assert "batch of 4" in said
+
+
+def test_a_rejected_export_leaves_the_files_of_a_good_one_alone(tmp_path):
+    model(tmp_path, BRANCHES)
+    (tmp_path / "sample.json").write_text(json.dumps({"x": [1, 2, 3], "y": [1, 1, 1]}))
+    for name in ("net.xml", "net.bin"):
+        (tmp_path / name).write_text("good")
+    code, said = run(tmp_path, "export", "net.pt", "--to", "openvino", "--sample", "sample.json", "--force")
+    assert code == 1, said
+    assert [(tmp_path / name).read_text() for name in ("net.xml", "net.bin")] == ["good", "good"]
+    assert {path.name for path in tmp_path.glob("*.rejected")} == {"net.xml.rejected", "net.bin.rejected"}
+    model(tmp_path, LINEAR)
+    (tmp_path / "net.xml").unlink()
+    code, said = run(tmp_path, "export", "net.pt", "--to", "openvino", "--sample", "sample.json")
+    assert code == 1, said
+    assert "net.bin exists" in said
+
+
 def test_a_file_that_answers_differently_is_not_called_the_model(tmp_path):
     model(tmp_path, BRANCHES)
     (tmp_path / "sample.json").write_text(json.dumps({"x": [1, 2, 3], "y": [1, 1, 1]}))
