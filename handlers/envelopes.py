@@ -8,6 +8,7 @@ tensors of the Open Inference Protocol. The names and the forms are TorchServe's
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -32,14 +33,18 @@ class BaseEnvelope(ABC):
         self._lengths: list[int] = []
 
     def handle(self, data: Any, context: Any) -> Any:
-        """Unwrap, call the handler, wrap. A coroutine of the handler is awaited in between."""
-        self.context = context
+        """Unwrap, call the handler, wrap. A coroutine of the handler is awaited in between.
+
+        What a call keeps for wrapping is on a copy: while one call awaits, the next may begin.
+        """
+        call = copy.copy(self)
+        call.context = context
         if data:
-            data = self.parse_input(data)
-        results = self._handle_fn(data, context)
+            data = call.parse_input(data)
+        results = call._handle_fn(data, context)
         if hasattr(results, "__await__"):
-            return self._later(results)
-        return self.format_output(results) if results else results
+            return call._later(results)
+        return call.format_output(results) if results else results
 
     async def _later(self, results: Any) -> Any:
         results = await results
@@ -131,11 +136,18 @@ def _binary(item: Any) -> Any:
     if not isinstance(item, dict):
         return item
     if list(item) == ["b64"]:
-        return base64.b64decode(item["b64"])
+        return _decoded(item["b64"])
     return {
-        key: base64.b64decode(value["b64"]) if isinstance(value, dict) and list(value) == ["b64"] else value
+        key: _decoded(value["b64"]) if isinstance(value, dict) and list(value) == ["b64"] else value
         for key, value in item.items()
     }
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (ValueError, TypeError) as error:
+        raise PredictionError(400, f'"b64" must be a text of base64: {error}') from None
 
 
 class KServeEnvelope(BaseEnvelope):

@@ -84,6 +84,9 @@ def test_kserve_v2_takes_the_request_id_where_the_body_has_none():
     ("name", "body"),
     [
         ("json", [1]),
+        ("json", {"instances": [{"b64": "a"}]}),
+        ("json", {"instances": [{"b64": "é"}]}),
+        ("json", {"instances": [{"image": {"b64": 3}}]}),
         ("kserve", {"inputs": [1]}),
         ("kserve", b"{oops"),
         ("kservev2", {"inputs": [{"name": "a"}]}),
@@ -120,6 +123,29 @@ def test_a_coroutine_is_awaited_inside():
 
     answer = enclosed("kserve", handle)([{"body": {"instances": [1]}}], context())
     assert asyncio.run(answer) == [{"predictions": [1]}]
+
+
+def test_calls_that_overlap_do_not_get_each_other_s_ids_and_names():
+    async def both():
+        second_began = asyncio.Event()
+
+        async def handle(data, context):
+            if data[0]["data"] == [1]:
+                await second_began.wait()
+            second_began.set()
+            return [one["data"] for one in data]
+
+        handler = enclosed("kservev2", handle)
+
+        def call(value):
+            entry = {"name": f"t{value}", "shape": [1], "datatype": "INT64", "data": [value]}
+            return handler([{"body": {"id": f"id{value}", "inputs": [entry] * value}}], context())
+
+        return await asyncio.gather(call(1), call(2))
+
+    answers = [answer for (answer,) in asyncio.run(both())]
+    assert [answer["id"] for answer in answers] == ["id1", "id2"]
+    assert [[output["name"] for output in answer["outputs"]] for answer in answers] == [["t1"], ["t2", "t2"]]
 
 
 def test_an_unknown_envelope_is_named():
