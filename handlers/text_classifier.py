@@ -42,8 +42,10 @@ class TextClassifier(TextHandler):
             tokens.extend(self.source_vocab[token] for token in texts.ngrams(cleaned, self.ngrams))
         if not words:
             return None
-        made = torch.tensor(tokens, device=self.device), torch.tensor(offsets, device=self.device)
-        return made, words
+        made = [
+            torch.tensor(one, dtype=torch.long, device=self.device) for one in (tokens, offsets)
+        ]  # also of no token
+        return tuple(made), words
 
     def _clean(self, text: str) -> str:
         text = self._expand_contractions(self._remove_html_tags(text).lower())

@@ -102,6 +102,13 @@ def test_texts_of_a_batch_are_classified_together(loaded):
     assert answers[2].status == 400
 
 
+@pytest.mark.parametrize("text", ["<br>", "'"])
+def test_a_text_of_no_words_is_classified_and_no_error_of_types(loaded, text):
+    handler, context = loaded("text_classifier", "TextClassifier", BAG, VOCABULARY)
+    (answer,) = handler.handle([{"data": text}], context)
+    assert sum(answer.values()) == pytest.approx(1)
+
+
 def test_words_are_explained(loaded):
     pytest.importorskip("captum.attr")
     handler, context = loaded("text_classifier", "TextClassifier", BAG, VOCABULARY)
