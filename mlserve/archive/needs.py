@@ -15,7 +15,7 @@ from mlserve.errors import InvalidInput
 
 _EDITABLE = re.compile(r"\s*(-e|--editable)\b")
 _INDEX = re.compile(r"(-i|--index-url|--extra-index-url)\b")
-_INCLUDES = re.compile(r"(-r|-c|--requirement|--constraint)\b")
+_INCLUDES = re.compile(r"(?:-[rc]|--requirement\b|--constraint\b)[\s=]*(.*)")
 _MADE = re.compile(r"(^|/)(build|__pycache__|[^/]*\.egg-info)(/|$)")  # by building a project, in its own folder
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
@@ -71,11 +71,15 @@ def _scan(file: Path, directory: Path, texts: dict[Path, str], local: set[Path])
     for line in lines:
         if _EDITABLE.match(line):
             raise InvalidInput(f"{file.name}: {line!r} is tied to one directory: name the package without --editable")
-        for word in re.split(r"[\s=;@,]+", line.replace("file:", "")):
-            path = _inside(word, directory)
+        plain = line.replace("file:", "")
+        include = _INCLUDES.match(plain)
+        # pip and uv look for an included file beside the one that includes it, for all else where they run.
+        words = [include[1].strip("\"'")] if include else re.split(r"[\s=;@,]+", plain)
+        for word in words:
+            path = _inside(word, file.parent if include else directory, directory)
             if path is None or path in texts:
                 continue
-            if path.suffix in (".txt", ".in"):
+            if path.is_file() and (include or path.suffix in (".txt", ".in")):
                 _scan(path, directory, texts, local)
             else:
                 local.update(_files(path))
@@ -87,13 +91,13 @@ def _files(path: Path) -> list[Path]:
     return [one for one in path.rglob("*") if one.is_file() and not _MADE.search(str(one.relative_to(path)))]
 
 
-def _inside(word: str, directory: Path) -> Path | None:
-    """The file or folder of the model that ``word`` names."""
+def _inside(word: str, base: Path, directory: Path) -> Path | None:
+    """The file or folder of the model in ``directory`` that ``word`` names, seen from ``base``."""
     word = word.partition("[")[0]
     if not word.strip("./") or word.startswith("-"):
         return None
     try:
-        path = (directory / word).resolve()
+        path = (base / word).resolve()
         return path if path.exists() and path.is_relative_to(directory.resolve()) else None
     except (OSError, ValueError):
         return None

@@ -47,6 +47,23 @@ def test_the_content_of_a_file_that_is_named_counts(tmp_path: Path, text: str) -
     assert needs(tmp_path / "c", text, **changed).digest != first.digest
 
 
+@pytest.mark.parametrize("line", ["-r other.txt", "-cother.txt", "--requirement=other.txt", "--constraint 'other.txt'"])
+def test_a_file_included_from_a_folder_is_not_looked_for_in_the_root(tmp_path: Path, line: str) -> None:
+    def digest(name: str, wanted: str) -> str:
+        return needs(tmp_path / name, "-r sub/base.txt", sub__base_txt=line, sub__other_txt=wanted).digest
+
+    assert digest("a", "six==1") == digest("b", "six==1") != digest("c", "six==2")
+
+
+def test_a_file_included_from_a_folder_may_lie_above_it_but_not_outside_the_model(tmp_path: Path) -> None:
+    def digest(name: str, line: str, above: str) -> str:
+        (tmp_path / "above.txt").write_text(above)
+        return needs(tmp_path / name, "-r sub/base.txt", sub__base_txt=line, above_txt=above).digest
+
+    assert digest("a", "-r ../above.txt", "six==1") != digest("b", "-r ../above.txt", "six==2")
+    assert digest("c", "-r ../../above.txt", "six==1") == digest("d", "-r ../../above.txt", "six==2")
+
+
 def test_what_a_build_leaves_in_a_project_does_not_count(tmp_path: Path) -> None:
     first = needs(tmp_path / "a", "./lib", lib__code="1")
     (tmp_path / "a" / "lib" / "build").mkdir()
