@@ -28,6 +28,8 @@ _READ = frozenset((b"content-type", b"x-request-id", b"x-request-timeout", b"x-m
 _TIMEOUT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|)")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+WITHOUT_BODY = frozenset((204, 205, 304))
+"""Statuses whose answers end with their head: bytes behind it would be read as the next answer (RFC 9112, 6.3)."""
 _OURS = frozenset(("content-length", "transfer-encoding", "connection", "x-request-id", "content-type"))
 
 
@@ -172,6 +174,8 @@ def encode(job: Job, options: HttpOptions, timing: bool = False) -> Answer:
     else:
         error = result or ServeError("The request ended without a result")
         answer = encode_error(error, options, job.queue.spec.key.name, job.request.version)
+    if answer.status in WITHOUT_BODY:
+        answer.body = b""
     if timing or options.server_timing:
         timings = job.timings
         if timings is not None:

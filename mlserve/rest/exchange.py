@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.core.service import STREAM_BACKLOG
-from mlserve.protocols.torchserve import Answer, encode, stream_head
-from mlserve.rest.http1 import CHUNKED_END, chunk_bytes
+from mlserve.protocols.torchserve import WITHOUT_BODY, Answer, encode, stream_head
+from mlserve.rest.http1 import CHUNKED_END, chunk_bytes, length_line
 
 if TYPE_CHECKING:
     from mlserve.rest.connection import LaneConnection
@@ -101,11 +101,15 @@ class Exchange:
             self._streaming = True
             first = stream_head(chunk)
             self._status = first.status
-            if not self.chunked:
+            framing = b""
+            if first.status in WITHOUT_BODY:
+                framing = length_line(first.status, 0)
+            elif self.chunked:
+                framing = b"transfer-encoding: chunked\r\n"
+            else:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
-            framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
             pieces.append(self._lane.shared.heads.head(first, self.request_id, framing, self.keep_alive))
-        if len(chunk.data):  # an empty chunk would end the body
+        if len(chunk.data) and self._status not in WITHOUT_BODY:  # an empty chunk would end the body
             pieces.append(chunk_bytes(chunk.data) if self.chunked else chunk.data)
             self._size += len(chunk.data)
         self._emit(pieces)
@@ -130,6 +134,9 @@ class Exchange:
     def _end_stream(self, answer: Answer, ok: bool) -> None:
         if not ok:
             self._break_off()
+            return
+        if self._status in WITHOUT_BODY:
+            self._finish([])
             return
         pieces: list[bytes | memoryview] = []
         if len(answer.body):

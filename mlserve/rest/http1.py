@@ -42,6 +42,11 @@ def status_line(status: int, reason: str = "") -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode("latin-1", "replace"))
 
 
+def length_line(status: int, length: int) -> bytes:
+    """``content-length: ...``; a 204 and a 304 have none (RFC 9110, 8.6)."""
+    return b"" if status in (204, 304) else b"content-length: %d\r\n" % length
+
+
 def header_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
     """Headers as they are sent."""
     return b"".join(f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in headers)
@@ -85,7 +90,7 @@ class Heads:
         """Head and body, to be written together; small ones come joined. HEAD gets no body, but is told its length."""
         body = answer.body
         length = len(body)
-        head = self.head(answer, request_id, b"content-length: %d\r\n" % length, keep_alive)
+        head = self.head(answer, request_id, length_line(answer.status, length), keep_alive)
         if not with_body or not length:
             return [head]
         if length < 65536 and isinstance(body, bytes):

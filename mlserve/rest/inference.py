@@ -27,7 +27,16 @@ from mlserve.protocols.errors import json_body
 from mlserve.protocols.inference_routes import InferenceRoute
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
-from mlserve.protocols.torchserve import Answer, Head, HttpOptions, decode, encode, encode_error, stream_head
+from mlserve.protocols.torchserve import (
+    WITHOUT_BODY,
+    Answer,
+    Head,
+    HttpOptions,
+    decode,
+    encode,
+    encode_error,
+    stream_head,
+)
 from mlserve.rest.headers import HeaderStyle, TooLarge
 from mlserve.rest.json_errors import Handler, json_errors, too_large_response
 from mlserve.rest.noting import client_of
@@ -203,7 +212,7 @@ class InferenceApi:
                 return await _end_stream(request, stream, event)
             if stream is None:
                 stream = await self._begin_stream(request, stream_head(event))
-            await stream.write(event.data)
+            await _write(request, stream, event.data)
         raise ServeError("The request ended without a result")
 
     async def _read(self, request: web.Request) -> bytes:
@@ -232,7 +241,9 @@ class InferenceApi:
         stream = self._style.stream({**dict(head.headers), "x-request-id": request[REQUEST_ID]}, head.content_type)
         reason = head.reason if self._options.torchserve_style else head.reason or None
         stream.set_status(head.status, reason)
-        if request.version >= HttpVersion11:
+        if stream.status in WITHOUT_BODY:
+            stream.content_length = 0  # aiohttp sends it with a 205 only
+        elif request.version >= HttpVersion11:
             stream.enable_chunked_encoding()
         else:
             stream.force_close()  # the end of the connection ends the body
@@ -301,12 +312,17 @@ def _only_get(request: web.Request) -> None:
         raise RouteNotFound(request.path)
 
 
+async def _write(request: web.Request, stream: web.StreamResponse, data: bytes | memoryview) -> None:
+    """aiohttp writes what it is given, be there a place for it in the answer or not."""
+    if len(data) and request.method != hdrs.METH_HEAD and stream.status not in WITHOUT_BODY:
+        await stream.write(data)
+
+
 async def _end_stream(request: web.Request, stream: web.StreamResponse, job: Job) -> web.StreamResponse:
     if not isinstance(job.result, InferenceResponse):
         if request.transport is not None:
             request.transport.abort()  # no status can be sent any more; a broken body is how the client learns
         return stream
-    if len(job.result.body):
-        await stream.write(job.result.body)
+    await _write(request, stream, job.result.body)
     await stream.write_eof()
     return stream

@@ -11,6 +11,7 @@ from support.server import HANDLERS, LiveServer, Reply, running
 MODELS = (
     "raises", "not_a_list", "wrong_length", "not_encodable", "bad_item", "refuses_item", "allocates_too_much",
     "limited_memory", "sets_headers", "prints_a_lot", "prints_forever", "awaits", "echo",
+    "sets_status",
 )  # fmt: skip
 CONFIG = """
 [model.bad_item]
@@ -150,6 +151,24 @@ def test_handler_cannot_split_or_reframe_an_answer(server, name, value):
             else:
                 assert reply.status == 500
                 reply.error()
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+@pytest.mark.parametrize("form", ["whole", "stream"])
+def test_status_without_a_body_does_not_shift_the_next_answer(server, status, form):
+    """A body behind such a head is the next answer to a client, or to the proxy that shares the connection."""
+    with RawConnection(server.port()) as client:
+        for _ in range(2):
+            client.send(post("/predictions/sets_status", b"%d %s" % (status, form.encode())))
+            reply = client.answer()
+            assert reply is not None
+            assert (reply.status, reply.body) == (status, b"")
+            assert reply.headers.get("content-length") == ("0" if status == 205 else None)
+            assert "transfer-encoding" not in reply.headers
+        client.send(post("/predictions/echo", b"in turn"))
+        reply = client.answer()
+        assert reply is not None
+        assert (reply.status, reply.body) == (200, b"in turn")
 
 
 @pytest.mark.parametrize("model", ["prints_a_lot", "prints_forever"])

@@ -46,7 +46,9 @@ class RawConnection:
         while line := self._file.readline().rstrip(b"\r\n"):
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
-        if headers.get("transfer-encoding") == "chunked":
+        if int(status) in (204, 304):  # whatever the headers say (RFC 9112, 6.3)
+            body = b""
+        elif headers.get("transfer-encoding") == "chunked":
             body = b"".join(self.chunks())
         elif "content-length" in headers:
             body = self._exactly(int(headers["content-length"]))
