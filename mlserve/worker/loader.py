@@ -26,6 +26,7 @@ from typing import Any
 
 from mlserve.handler import Context
 from mlserve.worker.failures import describe
+from mlserve.worker.signatures import signature_of
 
 log = logging.getLogger("mlserve.worker")
 BUILTIN = "mlserve.handlers"
@@ -181,9 +182,7 @@ def _from_class(cls: type, context: Context, run: Callable[[Any], Any]) -> Entry
     initialize = getattr(instance, "initialize", None)
     if initialize is not None:
         run(initialize(context))
-    signature = getattr(instance, "model_signature", None)
-    known = signature if isinstance(signature, Mapping) else None
-    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)), known)
+    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)), signature_of(instance))
 
 
 def _from_function(function: Callable[..., Any], name: str, context: Context, run: Callable[[Any], Any]) -> Entry:
