@@ -26,6 +26,7 @@ from mlserve.errors import InvalidInput
 TIMEOUT = 1800.0  # s for one command; torch alone takes minutes on a slow line
 _KEPT_LINES = 20
 _POLL = 0.2  # s between two looks at whether to stop
+_REST = 2.0  # s for the last output of a command that has ended
 _TELLING = re.compile(
     r"(Collecting|Downloading|Using cached|Building|Built|Preparing|Prepared|Installing|Installed|Resolved|Success)"
 )
@@ -130,24 +131,24 @@ def run(command: Sequence[str], *, cwd: Path, say: Say, stop: threading.Event, h
     reader.start()
     deadline = time.monotonic() + TIMEOUT
     try:
-        while process.poll() is None:
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if stop.wait(_POLL):
                 raise Stopped
             if time.monotonic() > deadline:
                 raise InstallFailed([*lines, f"{Path(command[0]).name} had not ended after {TIMEOUT:g} s"])
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        reader.join()
-        process.stdout.close()
+        # Also after it has ended, for what it started. Its number is nobody else's before it is waited for.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reader.join(_REST)  # not until it ends: a process with a session of its own may hold the pipe
     if process.returncode:
         raise InstallFailed(list(lines) or [f"exit status {process.returncode}"])
 
 
 def _read(stream: IO[str], lines: deque[str], say: Say) -> None:
-    for line in stream:
-        if line := line.rstrip():
-            lines.append(line)
-        if _TELLING.match(line.lstrip()):
-            say(line.strip())
+    with stream:
+        for line in stream:
+            if line := line.rstrip():
+                lines.append(line)
+            if _TELLING.match(line.lstrip()):
+                say(line.strip())
