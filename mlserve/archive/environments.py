@@ -57,7 +57,8 @@ class EnvironmentCache:
         """
         stop = stop or threading.Event()
         try:
-            (self.folder / "resolved").mkdir(parents=True, exist_ok=True, mode=0o700)
+            _private(self.folder)
+            (self.folder / "resolved").mkdir(exist_ok=True, mode=0o700)
             pins = self._resolved(needs, say, stop)
             return self._built(needs, pins, say, stop)
         except InstallFailed as error:
@@ -147,6 +148,20 @@ class EnvironmentCache:
                 if name != mine:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left)
+
+
+def _private(folder: Path) -> None:
+    """Make the folder, for its owner alone: ``mode`` of ``mkdir`` does not hold for the parents that it makes.
+
+    Raises ``OSError`` for one in which somebody else could put what workers then run.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise OSError(f"{folder} belongs to user {found.st_uid}, not to {os.geteuid()}, who runs the server")
+    if found.st_mode & 0o022:
+        raise OSError(f"{folder} is writable for others than its owner: chmod go-w {folder}")
 
 
 def make_environment(folder: Path, *, with_pip: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,27 @@ def test_what_cannot_be_shared_or_kept_is_refused_by_name(tool: str, tmp_path: P
         prepared(model(tmp_path, BIRD), EnvironmentCache(tmp_path / "file" / "environments"))
     spec = replace(model(tmp_path, BIRD), python=sys.executable)
     assert prepared(spec, cache) == sys.executable, "an interpreter of the operator's choice stays"
+
+
+@ONCE
+def test_the_folder_is_not_left_open_to_others_who_could_put_code_into_it(
+    tool: str, tmp_path: Path, cache: EnvironmentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0)
+    try:
+        prepared(model(tmp_path, ""), cache)
+    finally:
+        os.umask(before)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    for mode in (0o770, 0o707):
+        cache.folder.chmod(mode)
+        with pytest.raises(InvalidInput, match=r"models\.environment_cache.* is writable for others .*chmod go-w"):
+            prepared(model(tmp_path, ""), cache)
+    cache.folder.chmod(0o755)
+    prepared(model(tmp_path, ""), cache)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(InvalidInput, match=r"models\.environment_cache.* belongs to user .*, not to 12345"):
+        prepared(model(tmp_path, ""), cache)
 
 
 @ONCE
