@@ -134,13 +134,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two short rounds, under 90 s")
     parser.add_argument("--rounds", type=int, help=f"rounds (default {FULL.rounds})")
     parser.add_argument("--only", choices=("mlserve", "torchserve"), help="measure one server alone")
-    parser.add_argument("--update-readme", action="store_true", help="put the table into README.md")
+    parser.add_argument(
+        "--update-readme",
+        action="store_true",
+        help="put the table into README.md, that of --drop-in into benchmarks/README.md",
+    )
     parser.add_argument(
         "--drop-in", action="store_true", help="both servers with one config.properties and TorchServe's own archives"
     )
     arguments = parser.parse_args(argv)
-    if arguments.drop_in and arguments.update_readme:
-        parser.error("--update-readme takes the table of a run without --drop-in")
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = Plan(arguments.rounds, plan.noop, plan.classify, plan.warm_up)
@@ -157,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text += f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
     print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {report.write(rows, text, RESULTS, name)}")
     if arguments.update_readme:
-        report.update_readme(README, text)
+        report.update_readme(HERE / "README.md" if arguments.drop_in else README, text)
 
 
 def commit() -> str:
