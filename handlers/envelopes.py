@@ -98,7 +98,7 @@ def document(row: Any, key: str) -> dict[str, Any]:
     if isinstance(value, (bytes, bytearray, memoryview, str)):
         try:
             value = json.loads(bytes(value) if isinstance(value, memoryview) else value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PredictionError(400, f"The request body is not JSON: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get(key), list):
         raise PredictionError(400, f'The request body must be a JSON object with a list "{key}"')

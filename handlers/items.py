@@ -75,7 +75,7 @@ def _text(value: bytes) -> str:
 def _from_json(value: bytes | str) -> Any:
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PredictionError(
             400, f"The body is neither JSON nor a .npy file: {error}. For JSON send content-type: application/json"
         ) from None
@@ -130,8 +130,11 @@ def as_array(value: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
         if array.dtype.kind not in "UO" or not all(isinstance(one, str) for one in array.ravel().tolist()):
             raise PredictionError(400, f"Input {tensor.name!r} holds more than text: expected {tensor.text()}")
         return array.astype(object)
+    if not tensor.dtype and array.dtype.kind not in "iufb":
+        shown = "text" if array.dtype.kind in "US" else array.dtype.name
+        raise PredictionError(400, f"Input {tensor.name!r} is {shown}: expected numbers")
     if not tensor.dtype:  # numbers from JSON are float32, whole ones too: [1, 2] must not mean another dtype than [1.5]
-        return array if isinstance(value, np.ndarray) or array.dtype.kind not in "iuf" else array.astype(np.float32)
+        return array if isinstance(value, np.ndarray) or array.dtype.kind == "b" else array.astype(np.float32)
     return _cast(array, tensor)
 
 
@@ -196,7 +199,7 @@ def _from_open_inference(value: Mapping[str, Any], signature: Signature) -> Item
         if shape is not None:
             try:
                 array = array.reshape([int(size) for size in shape])
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 raise PredictionError(
                     400, f"Input {tensor.name!r} has {array.size} values, which do not fill its shape {shape}"
                 ) from None

@@ -89,6 +89,7 @@ def test_kserve_v2_takes_the_request_id_where_the_body_has_none():
         ("json", {"instances": [{"image": {"b64": 3}}]}),
         ("kserve", {"inputs": [1]}),
         ("kserve", b"{oops"),
+        ("kserve", b"[" * 100_000),
         ("kservev2", {"inputs": [{"name": "a"}]}),
         ("kservev2", {"inputs": [tensor([1, 2, 3])]}),
     ],

@@ -98,9 +98,10 @@ def test_null_is_a_missing_value():
         ([], "A row of 0 values, expected 3"),
         ({"x": [1, 2]}, "Input 'x' has the shape [2]: the model takes x: FP32 [3]"),
         (b"{nonsense", "The body is neither JSON nor a .npy file"),
+        (b"[" * 100_000, "The body is neither JSON nor a .npy file"),
         (b"3", "Input 'x' has the shape []: the model takes x: FP32 [3]"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_what_is_no_row_is_refused_with_what_was_expected(body, said):
     assert refused(body).startswith(said)

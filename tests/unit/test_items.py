@@ -131,9 +131,15 @@ def test_a_value_that_a_batch_shares_gets_no_batch_axis():
         ),
         ({"inputs": [{"name": "x", "shape": "no", "datatype": "FP32", "data": [1]}]}, ONE, "do not fill its shape"),
         ({"inputs": [{"name": "w", "shape": [3], "data": [1, 2, 3]}]}, ONE, "unknown input 'w'"),
+        ({"inputs": [{"name": "x", "shape": [1e400], "datatype": "FP32", "data": [1]}]}, ONE, "do not fill its shape"),
         (None, ONE, "no array of numbers"),
+        (b"[" * 100_000, ONE, "neither JSON nor a .npy file"),
+        (["a", "b"], FREE, "Input 'x' is text: expected numbers"),
+        (npy(np.array([b"a"])), FREE, "Input 'x' is text: expected numbers"),
+        (npy(np.array([1j])), FREE, "Input 'x' is complex128: expected numbers"),
+        (npy(np.zeros(1, "datetime64[s]")), FREE, "expected numbers"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_does_not_fit_is_a_400_that_says_what_was_expected(body, signature, said):
     assert said in refused(body, signature)
