@@ -218,6 +218,7 @@ def _merge(
     for source, layer in layers:
         for field_name in known & layer.keys():
             values[field_name], provenance[field_name] = layer[field_name], source
+    _check_parallel(values, provenance, sources.config_name, name)
     if "device_ids" in values:
         values["device_ids"] = tuple(values["device_ids"])
     low = values.get("min_workers", 1)
@@ -257,7 +258,9 @@ def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any
                 found[field_name] = value
             else:
                 log.warning("%s: %s must be %s, got %r; ignored", where, key, option.takes, value)
-    _check_parallel(found, where)
+    if "torchrun" in found:  # its processes are the level
+        count = found["torchrun"].get("nproc-per-node", 1)
+        found["parallel_level"] = count if _is_int(1)(count) else 1
     low, high = found.get("min_workers"), found.get("max_workers")
     if high is not None and high < (low or 1):
         log.warning("%s: maxWorkers %s is less than minWorkers %s; both ignored", where, high, low or 1)
@@ -266,14 +269,16 @@ def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any
     yield from found.items()
 
 
-def _check_parallel(found: dict[str, Any], where: str) -> None:
-    """torchrun's processes are the level; a type without a level, or the other way round, counts as neither."""
-    if "torchrun" in found:
-        count = found["torchrun"].get("nproc-per-node", 1)
-        found["parallel_level"] = count if _is_int(1)(count) else 1
-    kind, level = found.get("parallel_type"), found.get("parallel_level")
-    if kind and not level:
-        log.warning("%s: parallelType %s without torchrun or parallelLevel; ignored", where, kind)
-    if not (kind and level):
-        found.pop("parallel_type", None)
-        found.pop("parallel_level", None)
+def _check_parallel(values: dict[str, Any], provenance: dict[str, str], config_name: str, name: str) -> None:
+    """Of what model-config.yaml says, a type without a level, or the other way round, counts as neither.
+
+    The other half may come from any source. A level of the settings counts by itself: it is the GPUs of a worker.
+    """
+    halves = {"parallel_type": "parallelType", "parallel_level": "parallelLevel (or torchrun)"}
+    there = [field_name for field_name in halves if values.get(field_name)]
+    if len(there) == 1 and provenance[there[0]] == config_name:
+        (given,) = there
+        (missing,) = halves.keys() - there
+        log.warning("%s: %s: %s without %s; ignored", name, config_name, halves[given], halves[missing])
+        values.pop(given)
+        provenance[given] = "default"

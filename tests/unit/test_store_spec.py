@@ -243,3 +243,29 @@ def test_unfit_name_is_an_invalid_input() -> None:
 def test_devices_and_kinds_of_parallelism_are_read_in_any_case() -> None:
     spec = build({"deviceType": "GPU", "parallelType": "Tp", "torchrun": {"nproc-per-node": 4}})
     assert (spec.device_type, spec.parallel_type, spec.parallel_level) == ("gpu", "tp", 4)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"parallelLevel": 3}, "parallelLevel (or torchrun) without parallelType"),
+        ({"torchrun": {"nproc-per-node": 2}}, "parallelLevel (or torchrun) without parallelType"),
+        ({"parallelType": "tp"}, "parallelType without parallelLevel (or torchrun)"),
+    ],
+)
+def test_half_of_a_parallel_pair_is_dropped_without_a_word(
+    config: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = build(config)
+    assert (spec.parallel_type, spec.parallel_level) == ("", 0)
+    assert spec.provenance["parallel_type"] == spec.provenance["parallel_level"] == "default"
+    assert [record.message for record in caplog.records] == [f"net: c.yaml: {said}; ignored"]
+
+
+def test_type_of_the_archive_and_level_of_the_settings_do_not_find_each_other(caplog: pytest.LogCaptureFixture) -> None:
+    level = {"net": {"parallel_level": 2}}
+    spec = build({"parallelType": "custom"}, settings=level)
+    assert (spec.parallel_type, spec.parallel_level) == ("custom", 2)
+    alone = build(settings=level)
+    assert (alone.parallel_type, alone.parallel_level) == ("", 2), "GPUs of a worker, by the operator's choice"
+    assert not caplog.records
