@@ -162,7 +162,7 @@ class Server:
             access if access.enabled else None,
             self._progress.listening,
             guard,
-            WorkflowsApi(self._build_workflows(work_dir)),
+            WorkflowsApi(self._build_workflows(work_dir), self._settings.server.http_style == "torchserve"),
         )
         snapshots = Snapshots(self._settings, service, len(self._gpu_ids))
         for number in (signal.SIGINT, signal.SIGTERM):

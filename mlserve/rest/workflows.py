@@ -17,10 +17,11 @@ from mlserve.rest.request_keys import REQUEST_ID
 
 
 class WorkflowsApi:
-    """Answers both APIs' workflow routes."""
+    """Answers both APIs' workflow routes. ``torchserve_style``: one segment too many is not looked at."""
 
-    def __init__(self, workflows: WorkflowService) -> None:
+    def __init__(self, workflows: WorkflowService, torchserve_style: bool = False) -> None:
         self._workflows = workflows
+        self._longest = 2 if torchserve_style else 1
 
     def add_management_routes(self, app: web.Application) -> None:
         """Before the routes that catch everything."""
@@ -28,9 +29,9 @@ class WorkflowsApi:
         app.router.add_route("*", "/workflows/{rest:.*}", self.manage)
 
     async def manage(self, request: web.Request) -> web.Response:
-        """``GET|POST /workflows``, ``GET|DELETE /workflows/{name}``; TorchServe does not look at one more segment."""
+        """``GET|POST /workflows``, ``GET|DELETE /workflows/{name}``."""
         segments = [unquote(segment) for segment in request.rel_url.raw_path.split("/")[2:] if segment]
-        if len(segments) > 2:
+        if len(segments) > self._longest:
             raise RouteNotFound(request.path)
         if not segments:
             if request.method == "GET":

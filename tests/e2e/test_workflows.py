@@ -73,6 +73,9 @@ def test_a_graph_of_functions_and_models_answers_as_one_model(server: LiveServer
     assert described["workflowDag"] == "{first=[cat, dog], cat=[join], dog=[join]}"
     again = server.request("POST", "/workflows?url=pets.war", api="management")
     assert again.error()[::2] == (409, "Workflow pets is already registered.")
+    for method in ("GET", "DELETE"):
+        beyond = server.request(method, "/workflows/pets/node", api="management")
+        assert beyond.error()[:2] == (404, "ResourceNotFoundException"), "a longer path is taken for the workflow"
     assert server.manage("DELETE", "/workflows/pets") == {"status": 'Workflow "pets" unregistered'}
     assert server.manage("GET", "/models")["models"] == []
     assert server.request("POST", "/wfpredict/pets", b"x").status == 404
