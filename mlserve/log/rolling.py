@@ -21,13 +21,17 @@ KEPT = 5
 
 
 class RollingFile:
-    """See ``writer.Target``. Raises OSError at once when the file cannot be opened for appending."""
+    """See ``writer.Target``. Raises OSError at once when the file cannot be opened for appending.
 
-    def __init__(self, path: Path, max_size: int = MAX_SIZE, kept: int = KEPT) -> None:
+    ``mode``: permissions of new files, less what the umask takes.
+    """
+
+    def __init__(self, path: Path, max_size: int = MAX_SIZE, kept: int = KEPT, mode: int = 0o640) -> None:
         self.name = str(path)
         self._path = path
         self._max_size = max_size
         self._kept = kept
+        self._mode = mode
         self._packing: threading.Thread | None = None
         self._open()
 
@@ -54,8 +58,7 @@ class RollingFile:
         self._open()
 
     def _open(self) -> None:
-        # As the umask has it, like TorchServe's: log shippers often run as another user.
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         status = os.fstat(self._fd)
         self._size = status.st_size
         self._day = _day(status.st_mtime if status.st_size else time.time())
@@ -78,7 +81,12 @@ class RollingFile:
     def _compress(self, aside: Path) -> None:
         packed = aside.with_name(aside.name + ".gz")
         with contextlib.suppress(OSError):  # it stays as it is, uncompressed
-            with aside.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
+            fd = os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
+            with (
+                open(fd, "wb") as raw,
+                gzip.GzipFile(aside.name, "wb", compresslevel=6, fileobj=raw) as target,
+                aside.open("rb") as source,
+            ):
                 shutil.copyfileobj(source, target, 1 << 20)
             aside.unlink()
         pattern = f"{self._path.stem}.*{self._path.suffix}.gz"

@@ -27,10 +27,12 @@ class TorchServeLogs:
     """The open files of ``directory`` (none if empty) and, with ``console``, standard output.
 
     Every file is there once this returns. One that cannot be opened is named in a warning, and its lines go to the
-    other places only.
+    other places only. The console is TorchServe's set-up whole, and with it come the files' permissions: as the umask
+    has it, since log shippers often run as another user.
     """
 
     def __init__(self, directory: str, metrics_directory: str = "", *, console: bool = True) -> None:
+        self._mode = 0o666 if console else 0o640
         self.failures: list[str] = []
         self._writers: list[LineWriter] = []
         files: dict[str, Output] = {}
@@ -56,7 +58,7 @@ class TorchServeLogs:
     def _open(self, path: Path) -> RollingFile | None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return RollingFile(path)
+            return RollingFile(path, mode=self._mode)
         except OSError as error:
             self.failures.append(f"{path}: {error.strerror or error}")
             return None

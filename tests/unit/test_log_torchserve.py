@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 import re
 import time
 
@@ -42,6 +43,17 @@ def lines_of(tmp_path, name):
 def test_file_is_missing_right_after_the_start(tmp_path, logs):
     logs()
     assert sorted(path.name for path in (tmp_path / "a" / "logs").iterdir()) == NAMES
+
+
+@pytest.mark.parametrize(("form", "mode"), [("text", 0o640), ("json", 0o640), ("torchserve", 0o644)])
+def test_everybody_reads_the_log_or_log_shippers_cannot(tmp_path, logs, form, mode):
+    before = os.umask(0o022)
+    try:
+        logs(format=form)
+        own = tmp_path / "a" / "logs"
+        assert {path.name: path.stat().st_mode & 0o777 for path in own.iterdir()} == dict.fromkeys(NAMES, mode)
+    finally:
+        os.umask(before)
 
 
 def test_metrics_files_are_not_in_their_own_directory(tmp_path, logs):
@@ -231,8 +243,6 @@ def test_file_grows_beyond_its_limit_or_old_ones_are_never_removed(tmp_path):
 
 
 def test_file_of_yesterday_goes_on(tmp_path):
-    import os
-
     path = tmp_path / "ts_log.log"
     path.write_text("old\n")
     day = time.time() - 86_400
@@ -243,6 +253,7 @@ def test_file_of_yesterday_goes_on(tmp_path):
     assert path.read_text() == "new\n"
     packed = tmp_path / f"ts_log.{time.strftime('%d-%b', time.localtime(day))}.log.gz"
     assert gzip.decompress(packed.read_bytes()) == b"old\n"
+    assert not packed.stat().st_mode & 0o007, "who may not read the log may read the compressed one"
 
 
 def test_stamp_has_no_comma_or_the_wrong_zone():
