@@ -159,6 +159,8 @@ class ModelQueue:
         self.in_flight -= len(started) + len(unstarted)
         self._abandoned.difference_update(started, unstarted)
         back: list[Job] = []
+        for batch in (*started, *unstarted):
+            batch.slot = None
         for batch in started:
             for job in batch.jobs:
                 if job.state == DONE:
@@ -169,7 +171,8 @@ class ModelQueue:
                 else:
                     self.stats.retries += 1
                     back.append(job)
-        back += [job for batch in unstarted for job in batch.jobs if job.state != DONE]
+        back += [job for batch in unstarted for job in batch.jobs]
+        back = [job for job in back if job.state != DONE]  # one job's ending may have cancelled another
         for job in back:
             job.state, job.batch = QUEUED, None
         self._jobs.extendleft(reversed(back))
@@ -184,6 +187,7 @@ class ModelQueue:
         """See ``SlotEvents``."""
         self.in_flight -= 1
         self._abandoned.discard(batch)
+        batch.slot = None  # one job's ending may cancel another: the worker has nothing left to cancel
         self._expected = self.depth + len(batch.jobs)
         self._took = report.preprocess + report.inference + report.postprocess
         self._answered = self._clock.time()

@@ -123,6 +123,49 @@ def test_cancelling_a_sent_request_leaves_its_batch_mates_alone(clock: FakeClock
     assert endings.kind("stays") == "ok"
 
 
+@pytest.mark.parametrize(("end", "kind"), [("answer", "ok"), ("die", "worker_died")])
+def test_an_ending_that_cancels_its_batch_mates_leaves_their_batch_behind(
+    clock: FakeClock, endings: Endings, end: str, kind: str
+) -> None:
+    queue = make_queue(clock, retry_on_worker_death=0)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    mates: list[Job] = []
+
+    def takes_its_mates_along(job: Job) -> None:
+        endings(job)
+        for mate in mates:
+            queue.cancel(mate)
+
+    queue.put(InferenceRequest("first", [Part("body", b"x")]), takes_its_mates_along, lambda job, chunk: None)
+    mates += [put(queue, "b", endings), put(queue, "c", endings)]
+    clock.turn()
+    getattr(slot, end)()
+    assert [endings.kind(name) for name in ("first", "b", "c")] == [kind, "cancelled", "cancelled"]
+    assert slot.cancelled == []
+    assert not queue._abandoned
+    assert queue.idle
+
+
+def test_a_request_that_is_cancelled_while_it_is_put_back_is_answered_twice(clock: FakeClock, endings: Endings) -> None:
+    queue = make_queue(clock, retry_on_worker_death=1)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    retried = put(queue, "retried", endings)
+
+    def takes_the_other_along(job: Job) -> None:
+        endings(job)
+        queue.cancel(retried)
+
+    first = queue.put(InferenceRequest("first", [Part("body", b"x")]), takes_the_other_along, lambda job, chunk: None)
+    clock.turn()
+    first.attempts = 1
+    slot.die()
+    assert [endings.kind(name) for name in ("first", "retried")] == ["worker_died", "cancelled"]
+    assert queue.depth == 0
+    assert queue.idle
+
+
 def test_cancelled_requests_give_their_place_in_the_queue_back(clock: FakeClock, endings: Endings) -> None:
     queue = make_queue(clock, job_queue_size=1)
     queue.accept()
