@@ -161,7 +161,10 @@ class TextGeneration:
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> str:
         """See :class:`Task`."""
-        self.texts.fitting(text(value), more=parameters.get("max_new_tokens", self.new_tokens))
+        new, limit = parameters.get("max_new_tokens", self.new_tokens), self.texts.limit
+        if self.texts.cut and limit is not None and new >= limit:
+            raise PredictionError(400, f"{new} new tokens leave no room for the text; the model takes {limit} with it")
+        self.texts.fitting(text(value), more=new)
         return str(value)
 
     def run(self, items: list[Any], parameters: Mapping[str, Any]) -> list[Any]:
@@ -169,6 +172,8 @@ class TextGeneration:
         # The pipeline samples unless it is told not to; here the same request gets the same answer.
         sample = any(name in parameters for name in ("temperature", "top_k", "top_p"))
         chosen = {"max_new_tokens": self.new_tokens, "do_sample": sample, **parameters}
+        if self.texts.cut and self.texts.limit is not None:
+            chosen["handle_long_generation"] = "hole"  # keeps the end of the text, as much as the new tokens leave
         answers: list[Any] = self.pipe(items, batch_size=len(items), **chosen)
         return answers
 

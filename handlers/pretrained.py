@@ -185,9 +185,12 @@ def defaults(options: Mapping[str, Any], known: Mapping[str, Check], where: str)
         raise ValueError(f"{where}: parameters in model-config.yaml: {error.message}") from None
 
 
+LARGEST = 2**31 - 1  # what the libraries behind a parameter can hold
+
+
 def whole(low: int) -> Check:
-    """A whole number from ``low``."""
-    return lambda value: type(value) is int and value >= low, f"a whole number from {low}"
+    """A whole number from ``low`` that 31 bits hold."""
+    return lambda value: type(value) is int and low <= value <= LARGEST, f"a whole number from {low} to {LARGEST}"
 
 
 def number(low: float, high: float) -> Check:

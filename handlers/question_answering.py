@@ -68,14 +68,19 @@ class QuestionAnswering:
         starts, ends = output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
         top, longest = parameters.get("top_k", 1), parameters.get("max_answer_len", 15)
         found: list[list[dict[str, Any]]] = [[] for _ in items]
+        empty = PredictionError(400, "The tokenizer finds no token in the context, which could hold the answer")
+        filled: set[int] = set()
         for window, owner in enumerate(owners):
             context = [one == 1 for one in encoded.sequence_ids(window)]
+            if not any(context):
+                continue
+            filled.add(owner)
             for score, first, last in best_spans(starts[window], ends[window], context, top, longest):
                 begin, end = int(offsets[window][first][0]), int(offsets[window][last][1])
                 answer = {"score": score, "start": begin, "end": end, "answer": items[owner][1][begin:end]}
                 found[owner].append(answer)
         ranked = [_ranked(one)[:top] for one in found]
-        return [one[0] if top == 1 else one for one in ranked]
+        return [empty if owner not in filled else one[0] if top == 1 else one for owner, one in enumerate(ranked)]
 
 
 def best_spans(

@@ -182,6 +182,8 @@ def best_span(folder, question, context):
         ),
         ("answers", b'{"question": "who?"}', JSON, '{"question": "…", "context": "…"}'),
         ("answers", b"who?", TEXT, "not JSON"),
+        ("answers", '{"question": "who?", "context": "\u200b"}'.encode(), JSON, "no token in the context"),
+        ("answers", b'{"inputs": {}, "parameters": {"top_k": 18446744073709551616}}', JSON, "from 1 to 2147483647"),
         ("images", b"GIF89a", {"content_type": "image/gif"}, "Not an image"),
         ("images", b'"http://127.0.0.1/x.png"', JSON, "the bytes of a JPEG"),
         ("generation", b'{"inputs": "cat", "parameters": {"max_new_tokens": 500}}', JSON, "500 new ones"),
@@ -272,6 +274,21 @@ def test_long_texts_are_cut_when_asked(folders):
     handler, context = loaded(folders["classes"], truncation=True)
     long, same = (handler.handle([{"body": "cat " * count}], context)[0].body for count in (100, 62))
     assert long == same
+
+
+def test_a_long_prompt_is_cut_to_leave_room_for_new_tokens_and_does_not_overrun_the_model(folders):
+    handler, context = loaded(folders["generation"], truncation=True)
+    limit = handler.task.texts.limit
+    parameters = {"max_new_tokens": 6, "return_full_text": False}
+
+    def ask(count, **more):
+        item = {"inputs": " ".join(["dogs"] + ["cat"] * count), "parameters": {**parameters, **more}}
+        (answer,) = handler.handle([{"body": item}], context)
+        return answer
+
+    assert ask(2 * limit).body == ask(limit - 6).body
+    refused = ask(2, max_new_tokens=limit)
+    assert (refused.status, "leave no room" in refused.message) == (400, True)
 
 
 def test_weights_of_another_task_are_refused(folders):
