@@ -88,13 +88,16 @@ def providers(source: Source, available: list[str]) -> list[Any]:
 
 
 def signature_of(session: Any) -> Signature:
-    """Inputs and outputs as the file declares them."""
+    """Inputs and outputs as the file declares them. Raises ``ValueError`` for one that is no tensor."""
     return with_batch_axis(
         [_tensor(one) for one in session.get_inputs()], [_tensor(one) for one in session.get_outputs()]
     )
 
 
 def _tensor(node: Any) -> Tensor:
+    if not str(node.type).startswith("tensor("):
+        zipmap = ": export with options={'zipmap': False} of skl2onnx" if "map(" in node.type else ""
+        raise ValueError(f"{node.name!r} of the ONNX file is {node.type}, and only tensors can be served{zipmap}")
     inner = str(node.type).removeprefix("tensor(").removesuffix(")")
     shape = None if node.shape is None else tuple(dim or None for dim in node.shape)
     return Tensor(node.name, _TYPES.get(inner, inner), shape)

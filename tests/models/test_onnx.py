@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from support.asking import ask, ask_npy, ask_together, largest_batch, refused
@@ -91,4 +92,18 @@ def test_describe_names_the_runtime_and_the_shapes(server):
 def test_a_file_that_is_no_model_says_so_at_load(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"m\.onnx is not an ONNX file that onnxruntime can run"):
+        open_model("onnx", Source(tmp_path / "m.onnx"))
+
+
+def test_probabilities_as_maps_are_refused_at_load_with_the_option_that_avoids_them(tmp_path):
+    make = onnx.helper
+    value = make.make_tensor_value_info
+    scores = value("scores", onnx.TensorProto.FLOAT, ["n", 2])
+    maps = make.make_map_type_proto(onnx.TensorProto.INT64, make.make_tensor_type_proto(onnx.TensorProto.FLOAT, []))
+    output = make.make_value_info("probabilities", make.make_sequence_type_proto(maps))
+    node = make.make_node("ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    opsets = [make.make_opsetid("", 15), make.make_opsetid("ai.onnx.ml", 3)]
+    graph = make.make_graph([node], "g", [scores], [output])
+    onnx.save(make.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"'probabilities' .* is seq\(map\(.*options=\{'zipmap': False\}"):
         open_model("onnx", Source(tmp_path / "m.onnx"))
