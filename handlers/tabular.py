@@ -49,7 +49,9 @@ class TabularHandler(ModelHandler):
             if isinstance(value.get("inputs"), list):
                 return False
             array = value.keys() == {first.name} and not isinstance(value[first.name], (int, float))
-            return bool(others) or (bool(first.features) and not array)
+            if others:  # the handler ``model`` knows arrays by their names
+                return not any(isinstance(one, list) for one in value.values())
+            return bool(first.features) and not array
         return isinstance(value, list) and not any(isinstance(one, (list, Mapping)) for one in value)
 
 
@@ -87,18 +89,26 @@ def arrays_of(rows: Sequence[Any], signature: Signature) -> dict[str, np.ndarray
         names = [tensor.name for tensor in signature.inputs]
         table = [in_order(row, names, signature) for row in rows]
         columns = zip(signature.inputs, zip(*table, strict=True), strict=True)
-        return {tensor.name: _column(values, tensor) for tensor, values in columns}
+        return {tensor.name: _shaped(_column(values, tensor), tensor, signature) for tensor, values in columns}
     width = first.shape[-1] if first.shape else None
     names = list(first.features) or [f"number {at}" for at in range(width if isinstance(width, int) else len(rows[0]))]
     table = [in_order(row, names, signature) for row in rows]
-    numbers = [[number(value, name) for value, name in zip(row, names, strict=True)] for row in table]
+    numbers = [[number(value, name, first.dtype) for value, name in zip(row, names, strict=True)] for row in table]
     return {first.name: items.as_array(numbers, first)}
 
 
 def _column(values: Sequence[Any], tensor: Tensor) -> np.ndarray[Any, Any]:
     if tensor.dtype != "str":
-        return items.as_array([number(value, tensor.name) for value in values], tensor)
+        return items.as_array([number(value, tensor.name, tensor.dtype) for value in values], tensor)
     return items.as_array([value.decode() if isinstance(value, bytes) else value for value in values], tensor)
+
+
+def _shaped(column: np.ndarray[Any, Any], tensor: Tensor, signature: Signature) -> np.ndarray[Any, Any]:
+    """One value per row as ``[rows]``, or as ``[rows, 1]`` where the model has that."""
+    single = (1,) * len(tensor.item_shape or ())
+    if not tensor.fits(single):
+        raise items.wrong_shape(tensor, (), signature)
+    return column.reshape(len(column), *single)
 
 
 def in_order(row: Any, names: Sequence[str], signature: Signature) -> list[Any]:
@@ -114,14 +124,19 @@ def in_order(row: Any, names: Sequence[str], signature: Signature) -> list[Any]:
     return list(row)
 
 
-def number(value: Any, feature: str) -> float | int:
-    """A value of a feature that is a number; ``null`` is NaN. Raises :class:`PredictionError` with status 400."""
+def number(value: Any, feature: str, dtype: str = "") -> float | int:
+    """A value of a feature that is a number; ``null`` is NaN, true and false are 1 and 0 unless ``dtype`` is bool.
+
+    Raises :class:`PredictionError` with status 400.
+    """
     if value is None:
         return float("nan")
     if isinstance(value, (bytes, bytearray)):  # a form's field
         text = value.decode(errors="replace")
         value = text if (read := parsed(value)) is None else read
-    if isinstance(value, (int, float)):  # also true and false
+    if isinstance(value, bool) and dtype != "bool":
+        return int(value)
+    if isinstance(value, (int, float)):
         return value
     if isinstance(value, str):
         raise PredictionError(

@@ -112,6 +112,24 @@ def test_a_category_where_a_model_takes_text_must_be_text():
     assert refused({"sex": "a", "age": "old"}, MIXED).startswith("Feature age is 'old'")
 
 
+def test_a_column_of_true_and_false_beside_text_is_a_number():
+    assert answer({"sex": "ab", "age": True}, MIXED) == {"y": 3.0}
+    assert answer([["ab", True], ["ab", False]], MIXED) == {"y": [3.0, 2.0]}
+    assert answer([True, True, False]) == {"y": 2.0}
+    flag = Signature((Tensor("f", "bool", (None,)), Tensor("age", "float64", (None,))), (Tensor("y"),))
+    assert handler(flag).decode({"body": {"f": True, "age": 1}}).arrays["f"].tolist() == [True]
+
+
+def test_an_input_of_one_column_for_each_feature_is_given_its_second_axis():
+    columns = Signature((Tensor("sex", "str", (None, 1)), Tensor("age", "float32", ("n", 1))), (Tensor("y"),))
+    for body in (["ab", 1], {"sex": "ab", "age": 1}, {"sex": ["ab"], "age": [1]}):
+        arrays = handler(columns).decode({"body": body}).arrays
+        assert {name: array.tolist() for name, array in arrays.items()} == {"sex": [["ab"]], "age": [[1.0]]}
+    assert handler(columns).decode({"body": [["ab", 1], ["c", 2]]}).arrays["age"].tolist() == [[1.0], [2.0]]
+    wide = Signature((Tensor("sex", "str", (None,)), Tensor("age", "float32", (None, 2))), (Tensor("y"),))
+    assert refused(["ab", 1], wide).startswith("Input 'age' has the shape []: the model takes sex: BYTES [], age: FP32")
+
+
 def test_a_feature_may_be_called_like_the_input():
     """Which is ``x``, as in the data of many a first model."""
     assert answer({"x": 1, "y": 2, "z": 3}, with_features(UNNAMED, ["x", "y", "z"])) == {"y": 6.0}
