@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.server import running
+from tests.support.server import launched, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = "inputs: {x: {dtype: float32, shape: [-1, 3, 224, 224]}}\n"
 EAGER = {
     "eager": SHAPES,
     "safetensors": SHAPES,
-    "compiled": SHAPES + "pt2: {backend: inductor}\nwarmup: {sizes: [1, 2, 4]}\n",
+    "compiled": SHAPES + "pt2: {backend: inductor, dynamic: true}\nwarmup: {sizes: [1, 2]}\nstartupTimeout: 400\n",
     "channelslast": SHAPES + "torch: {channels_last: true}\n",
     "bfloat16": SHAPES + "torch: {dtype: bfloat16}\n",
     "autocast": SHAPES + "torch: {autocast: bfloat16}\n",
@@ -113,8 +113,10 @@ def compiled(root, module):
 @pytest.fixture(scope="module")
 def server(files, tmp_path_factory):
     models = [f"{name}={path}" for name, path in files.items()]
-    with running(tmp_path_factory.mktemp("server"), *models, settings={"DEFAULTS_BATCH_SIZE": 4}) as live:
+    with launched(tmp_path_factory.mktemp("server"), *models, settings={"DEFAULTS_BATCH_SIZE": 4}) as live:
+        wait_ready(live, seconds=400)  # the compiler takes a minute on two cores
         yield live
+        assert live.stop() == 0
 
 
 @pytest.mark.parametrize("name", MODELS)

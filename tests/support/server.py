@@ -225,7 +225,7 @@ def running(directory: Path, *models: str, **options: Any) -> Iterator[LiveServe
             assert server.stop() == 0, server.log_text()
 
 
-def wait_ready(server: LiveServer, state: str = "ready") -> None:
+def wait_ready(server: LiveServer, state: str = "ready", seconds: float = STARTUP) -> None:
     """Return when the pid file says ``state``; it also says where the server listens."""
 
     def there() -> bool:
@@ -237,4 +237,4 @@ def wait_ready(server: LiveServer, state: str = "ready") -> None:
             return bool(info["state"] == state and "metrics" in info["addresses"])
         return False
 
-    server.wait_for(there, STARTUP)
+    server.wait_for(there, seconds)
