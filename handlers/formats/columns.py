@@ -13,10 +13,26 @@ import numpy as np
 
 
 class Encoded(NamedTuple):
-    """A column of text: the categories its encoder knows, and whether it fails on others."""
+    """A column of categories: those that its encoder knows, whether it fails on others, whether gaps are filled before.
+
+    ``objects``: it was fitted to Python's objects, and fails on an array of numbers even if it knows all of them.
+    """
 
     categories: list[Any]
     strict: bool
+    filled: bool
+    objects: bool
+
+    @property
+    def text(self) -> bool:
+        """Whether the encoder was fitted to text."""
+        return any(isinstance(one, str) for one in self.categories)
+
+    def knows(self, value: Any) -> bool:
+        """Whether the encoder takes ``value``."""
+        if value in self.categories or not self.strict:
+            return True
+        return value != value and (self.filled or any(one != one for one in self.categories))  # NaN
 
 
 def selects_columns(estimator: Any) -> bool:
@@ -47,26 +63,37 @@ def steps_of(estimator: Any) -> list[Any]:
 
 
 def encoded_columns(estimator: Any, names: Sequence[str]) -> dict[str, Encoded]:
-    """The columns of text, by name: those whose encoder was fitted to text."""
+    """The columns of categories, by name: those that reach an encoder."""
     found = {}
-    for transformer, columns in _transformers(steps_of(estimator)[0], names):
-        for encoder in steps_of(transformer):
-            categories = getattr(encoder, "categories_", None)
-            if categories is None or len(categories) != len(columns):
-                continue
-            strict = getattr(encoder, "handle_unknown", "error") == "error"
-            for name, known in zip(columns, categories, strict=True):
-                if any(isinstance(one, str) for one in known):
-                    found[name] = Encoded(list(known), strict)
+    for steps, columns in _parts(estimator, names):
+        filled = changed = False
+        for step in steps:
+            categories = getattr(step, "categories_", None)
+            if categories is None:
+                filled |= "Imputer" in type(step).__name__
+                changed |= "Imputer" not in type(step).__name__
+            elif len(categories) == len(columns):
+                # What another step made of the values is not known; TargetEncoder takes any, and has no such parameter.
+                strict = getattr(step, "handle_unknown", "") == "error" and not changed
+                found.update(
+                    {
+                        name: Encoded(list(one), strict, filled, one.dtype == object)
+                        for name, one in zip(columns, categories, strict=True)
+                    }
+                )
+                break
     return found
 
 
-def _transformers(step: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
-    """Every fitted part of a ``ColumnTransformer`` with the names of its columns."""
-    for _, transformer, columns in getattr(step, "transformers_", ()):
-        if isinstance(transformer, str):  # "drop", "passthrough"
-            continue
-        yield transformer, chosen_columns(columns, names)
+def _parts(estimator: Any, names: Sequence[str]) -> Iterator[tuple[list[Any], list[str]]]:
+    """The steps that a column goes through first, and the names of the columns that go through these."""
+    steps = steps_of(estimator)
+    if not hasattr(steps[0], "transformers_"):
+        yield steps, list(names)
+        return
+    for _, transformer, columns in steps[0].transformers_:
+        if not isinstance(transformer, str):  # "drop", "passthrough"
+            yield steps_of(transformer), chosen_columns(columns, names)
 
 
 def chosen_columns(columns: Any, names: Sequence[str]) -> list[str]:

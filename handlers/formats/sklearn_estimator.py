@@ -35,10 +35,13 @@ class Estimator:
         self.name = f"scikit-learn {sklearn.__version__}, {type(self._estimator).__name__}"
         self._methods = methods(self._estimator, source)
         self._names = [str(one) for one in getattr(self._estimator, "feature_names_in_", ())]
-        self._frame = bool(self._names) and selects_columns(self._estimator)
+        count = getattr(self._estimator, "n_features_in_", 0)
+        self._columns = self._names or [f"x{at}" for at in range(count)]  # scikit-learn's own names for those without
+        self._encoded = encoded_columns(self._estimator, self._columns)
+        self._mixed = any(one.text for one in self._encoded.values())
+        self._frame = bool(self._names) and (self._mixed or selects_columns(self._estimator))
         if self._frame:
             import pandas  # noqa: F401 - a missing one is an error of loading, not of the first request
-        self._encoded = encoded_columns(self._estimator, self._names) if self._frame else {}
         self._missing = allows_missing(self._estimator)
         outputs = tuple(tensor for one in self._methods for tensor in outputs_of(self._estimator, one))
         self.signature = Signature(self._inputs(), outputs)
@@ -47,24 +50,29 @@ class Estimator:
         logger.info("%s: %s", source.path.name, self.name)
 
     def _inputs(self) -> tuple[Tensor, ...]:
-        if self._encoded:
-            return tuple(Tensor(one, self._dtype(one), (None,)) for one in self._names)
+        if self._mixed:
+            return tuple(Tensor(one, self._dtype(one), (None,)) for one in self._columns)
         if hasattr(steps_of(self._estimator)[0], "build_analyzer"):  # a vectorizer: texts, and not rows
             return (Tensor(INPUT, "str", (None,)),)
         count = getattr(self._estimator, "n_features_in_", None)
         return (Tensor(INPUT) if count is None else rows_input(int(count), "float64", self._names),)
 
     def _dtype(self, name: str) -> str:
-        return "str" if name in self._encoded else "float64"
+        return "str" if name in self._encoded and self._encoded[name].text else "float64"
 
     def check(self, arrays: Arrays) -> None:
         """See :class:`Runtime`."""
         for tensor in self.signature.inputs:
-            encoded = self._encoded.get(tensor.name)
-            if encoded is None:
+            if tensor.dtype != "str":
                 refuse_unusable(arrays[tensor.name], tensor, missing=self._missing)
+        for name, encoded in self._encoded.items():
+            at = self._columns.index(name)
+            if self._mixed:
+                refuse_unknown(arrays[name], name, encoded)
             else:
-                refuse_unknown(arrays[tensor.name], tensor.name, encoded)
+                (tensor,) = self.signature.inputs
+                shown = tensor.features[at] if tensor.features else f"number {at}"
+                refuse_unknown(arrays[tensor.name][:, at], shown, encoded)
 
     def infer(self, inputs: Arrays) -> Arrays:
         """See :class:`Runtime`."""
@@ -72,7 +80,12 @@ class Estimator:
         if self._frame:
             import pandas
 
-            given = pandas.DataFrame(inputs if self._encoded else given, columns=self._names)
+            given = pandas.DataFrame(inputs if self._mixed else given, columns=self._names)
+            given = given.astype({name: object for name, one in self._encoded.items() if one.objects})
+        elif self._mixed:
+            given = np.column_stack([inputs[one].astype(object) for one in self._columns])
+        elif any(one.objects for one in self._encoded.values()):
+            given = given.astype(object)
         found: Arrays = {}
         for name in self._methods:
             found |= named(name, getattr(self._estimator, name)(given))
@@ -176,6 +189,6 @@ def named(method: str, found: Any) -> Arrays:
 def refuse_unknown(values: np.ndarray[Any, Any], name: str, encoded: Encoded) -> None:
     """Raise :class:`PredictionError` for a category that the encoder would fail on."""
     for value in values.tolist():
-        if encoded.strict and value not in encoded.categories:
+        if not encoded.knows(value):
             known = ", ".join(map(str, encoded.categories[:20]))
             raise PredictionError(400, f"Feature {name} is {value!r}, which the model does not know; known are {known}")

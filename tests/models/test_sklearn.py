@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
@@ -17,11 +19,13 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from support.asking import ask, ask_npy, ask_together, largest_batch, refused
 from support.server import LiveServer, running
 
+from mlserve.handler import Context, PredictionError
 from mlserve.handlers.formats import Source, open_model
+from mlserve.handlers.tabular import TabularHandler
 
 TOLERANCE = 1e-9  # of probabilities: float64 all the way, JSON carries it whole; a batch may be multiplied differently
 
@@ -124,6 +128,61 @@ def test_categories_are_named_where_the_pipeline_encodes_them(served):
     assert refused(served.server, "cabins", {"age": 3, "sex": 1}) == (
         "Input 'sex' holds more than text: expected sex: BYTES []"
     )
+
+
+def opened(folder: Path, estimator: Any) -> TabularHandler:
+    """The handler with the estimator, as it is after loading its file."""
+    joblib.dump(estimator, folder / "m.joblib")
+    handler = TabularHandler()
+    handler.runtime = open_model("sklearn", Source(folder / "m.joblib"))
+    handler.signature = handler.runtime.signature
+    return handler
+
+
+def predicted(handler: TabularHandler, body: Any) -> Any:
+    """What ``predict`` answers, or the message of the refusal."""
+    (answer,) = handler.handle([{"body": body}], Context("m", "."))
+    return answer.message if isinstance(answer, PredictionError) else json.loads(answer.body)["predict"]
+
+
+CODES, CLASSES = np.array([[1, 5], [2, 6], [1, 6], [2, 5]]), ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("dtype", [int, float, object])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_code_that_the_encoder_has_not_seen_is_refused_and_no_error_of_the_model(tmp_path, named, dtype):
+    table = pandas.DataFrame(CODES, columns=["cabin", "deck"]) if named else CODES
+    table = table.astype(dtype)
+    columns = ["cabin"] if named else [0]
+    parts = make_column_transformer((OneHotEncoder(), columns), remainder="passthrough")
+    name = "cabin" if named else "number 0"
+    for first in (OneHotEncoder(), OrdinalEncoder(), parts):
+        handler = opened(tmp_path, make_pipeline(first, LogisticRegression()).fit(table, CLASSES))
+        assert predicted(handler, [1, 5]) == "a"
+        assert predicted(handler, [[1, 5], [2, 5]]) == ["a", "b"]
+        assert predicted(handler, [7, 5]).startswith(f"Feature {name} is 7.0, which the model does not know; known are")
+        assert predicted(handler, [None, 5]).startswith(f"Feature {name} is ")
+    handler = opened(tmp_path, make_pipeline(OneHotEncoder(handle_unknown="ignore"), Ridge()).fit(table, [1, 2, 1, 2]))
+    assert isinstance(predicted(handler, [7, 5]), float)
+
+
+def test_a_code_that_another_step_changes_first_is_not_compared_with_the_encoder_s(tmp_path):
+    gaps = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(), LogisticRegression())
+    assert predicted(opened(tmp_path, gaps.fit(CODES, CLASSES)), [None, 5]) == "a"
+    negated = make_pipeline(FunctionTransformer(np.negative), OneHotEncoder(), Ridge()).fit(CODES, [1, 2, 1, 2])
+    assert isinstance(predicted(opened(tmp_path, negated), [1, 5]), float)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_pipeline_that_begins_with_an_encoder_takes_the_text_it_was_fitted_to(tmp_path, named):
+    table: Any = np.array([["red", 1], ["blue", 2], ["red", 2], ["blue", 1]], object)
+    names = ["color", "size"] if named else ["x0", "x1"]
+    table = pandas.DataFrame(table, columns=names) if named else table
+    handler = opened(tmp_path, make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, CLASSES))
+    assert predicted(handler, {names[1]: 1, names[0]: "red"}) == "a"
+    assert predicted(handler, [["red", 1], ["blue", 2]]) == ["a", "b"]
+    assert predicted(handler, ["green", 1]).startswith(f"Feature {names[0]} is 'green', which the model does not know")
+    assert predicted(handler, ["red", 3]).startswith(f"Feature {names[1]} is 3.0, which the model does not know")
 
 
 def test_a_pipeline_of_texts_takes_text(served):
