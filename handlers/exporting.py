@@ -196,7 +196,7 @@ def compare(model: TorchModel, target: Path, sample: Arrays, threads: int) -> Co
 
 
 def _declared(sample: Arrays, model: TorchModel, other: Runtime) -> dict[str, Any]:
-    """dtype and shape of each input under the new file's names, the dtype from the sample where nothing else says it."""
+    """dtype and shape of each input under the new file's names; the sample's dtype where nothing else says it."""
     found: dict[str, Any] = {}
     for one, new in zip(model.signature.inputs, other.signature.inputs, strict=True):
         dtype = one.dtype or str(sample[one.name].dtype)
