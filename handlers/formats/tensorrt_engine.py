@@ -107,6 +107,12 @@ class TensorRtModel:
             return self._cut(first, rows)
         rest = self.infer(self._part(inputs, size, rows - size))
         axes = {one.name: one.axis for one in self.signature.outputs}
+        for name, array in first.items():
+            if axes[name] is None and not np.array_equal(array, rest[name]):
+                raise ValueError(
+                    f"Output {name!r} has no batch axis, and differs between the runs that {rows} rows need: set "
+                    f"batchSize to {size} in model-config.yaml"
+                )
         return {
             name: array if (axis := axes[name]) is None else np.concatenate([array, rest[name]], axis)
             for name, array in first.items()

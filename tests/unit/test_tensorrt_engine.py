@@ -191,3 +191,15 @@ def test_a_refusal_without_a_word_is_one_too():
 def test_a_worker_without_a_gpu_refuses_before_anything_is_imported():
     with pytest.raises(ValueError, match=r"m\.plan is an engine for a GPU, and this worker has none"):
         open_model(Source(Path("m.plan")))
+
+
+def test_runs_that_differ_in_a_shared_output_are_an_error_and_not_the_first_ones_answer():
+    class Sums(Fake):
+        def run(self, profile, inputs):
+            return {**super().run(profile, inputs), "sum": np.asarray(inputs["x"].sum(), np.float32)}
+
+    engine = Sums(SMALL, bindings=(X, Y, Binding("sum", False, "FLOAT", ())))
+    found = TensorRtModel(Source(Path("m.plan"), gpu=0), lambda path, gpu: engine)
+    assert found.infer({"x": rows(4)})["sum"] == rows(4).sum()
+    with pytest.raises(ValueError, match="set batchSize to 4"):
+        found.infer({"x": rows(6)})
