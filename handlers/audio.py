@@ -22,6 +22,7 @@ from .items import body_of
 from .optional import required
 from .pretrained import Check, number
 from .readying import make_ready
+from .rows import read_rows
 from .sound import EXPECTED, Sound, silence, sound_of
 
 if TYPE_CHECKING:
@@ -84,14 +85,15 @@ class AudioHandler:
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
         begun = perf_counter()
-        answers: dict[int, Any] = {}
+
+        def read(index: int) -> tuple[int, Sound]:
+            sound = sound_of(body_of(data[index]), content_type(context, index))
+            return model_rate(sound), sound
+
+        heard, answers = read_rows(range(len(data)), read)
         groups: dict[int, list[tuple[int, Sound]]] = {}
-        for index, row in enumerate(data):
-            try:
-                sound = sound_of(body_of(row), content_type(context, index))
-                groups.setdefault(model_rate(sound), []).append((index, sound))
-            except PredictionError as error:
-                answers[index] = error
+        for index, (rate, sound) in heard.items():
+            groups.setdefault(rate, []).append((index, sound))
         ready = perf_counter()
         for rate, members in groups.items():
             sounds = [sound.samples[:: sound.rate // rate] for _, sound in members]

@@ -8,22 +8,22 @@ section called like the runtime for its options, ``inputs`` and ``outputs`` for 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from mlserve.handler import Context, PredictionError
+from mlserve.handler import Context
 
 from . import batches, items
-from .formats import Runtime, Source, format_of, open_model
+from .formats import Runtime, open_model, source_of
+from .rows import read_rows
+from .runtimes import worker_threads
 from .signature import Signature, Tensor, declared
 from .warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
-_TORCH = ("torch", "torchscript", "export", "aotinductor")
 _COMPILED = ("tensorrt",)  # warmed up without being asked: their first call sets the device up
 
 
@@ -42,17 +42,9 @@ class ModelHandler:
         if not named.get("serializedFile"):
             raise ValueError("The archive names no model: give --serialized-file")
         path = directory / named["serializedFile"]
-        name = str(config.get("runtime") or format_of(path))
-        section = config.get("torch" if name in _TORCH else name)
         code = directory / (named.get("modelFile") or "model.py")
-        source = Source(
-            path,
-            gpu=context.system_properties.get("gpu_id"),
-            threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-            options=section if isinstance(section, Mapping) else {},
-            config=config,
-            code=code if code.is_file() else None,
-        )
+        gpu = context.system_properties.get("gpu_id")
+        name, source = source_of(path, config, gpu=gpu, threads=worker_threads(), code=code if code.is_file() else None)
         self.runtime = open_model(name, source)
         self.runtime.signature = self.signature = complete(self.runtime.signature, config)
         self.model_signature = self.describe()
@@ -66,13 +58,7 @@ class ModelHandler:
         if context.get_request_header(0, "describe") == "True":
             return [self.describe()] * len(data)
         begun = perf_counter()
-        answers: dict[int, Any] = {}
-        decoded: dict[int, items.Item] = {}
-        for index, row in enumerate(data):
-            try:
-                decoded[index] = self.decode(row)
-            except PredictionError as error:
-                answers[index] = error
+        decoded, answers = read_rows(data, self.decode)
         ready = perf_counter()
         outputs = batches.run(self.runtime.infer, self.signature, list(decoded.values()))
         done = perf_counter()

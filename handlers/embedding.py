@@ -18,6 +18,7 @@ from mlserve.handler import Context, PredictionError
 
 from . import pretrained
 from .readying import make_ready
+from .rows import read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,7 @@ class EmbeddingHandler:
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
         begun = perf_counter()
-        answers: dict[int, Any] = {}
-        texts: dict[int, str] = {}
-        for index, row in enumerate(data):
-            try:
-                texts[index] = text_of(row)
-            except PredictionError as error:
-                answers[index] = error
+        texts, answers = read_rows(data, text_of)
         ready = perf_counter()
         vectors = self.embed(list(texts.values())) if texts else ()
         done = perf_counter()

@@ -20,7 +20,7 @@ from mlserve.handler import PredictionError
 from . import items
 from .auto import complete
 from .batches import Arrays
-from .formats import Runtime, Source, format_of, open_model
+from .formats import Runtime, Source, format_of, open_model, source_of
 from .formats.torchmodel import TorchModel, named_outputs
 from .signature import Tensor
 
@@ -44,11 +44,9 @@ class Comparison(NamedTuple):
 
 def load(path: Path, code: Path | None, config: Mapping[str, Any], threads: int) -> TorchModel:
     """The model to export. Raises ``ValueError`` for one that is not torch's."""
-    name = str(config.get("runtime") or format_of(path))
-    section = config.get("torch")
-    options = section if isinstance(section, Mapping) else {}
     plain = {key: value for key, value in config.items() if key != "pt2"}  # what is exported is not compiled first
-    model = open_model(name, Source(path, threads=threads, options=options, config=plain, code=code))
+    name, source = source_of(path, plain, threads=threads, code=code)
+    model = open_model(name, source)
     if not isinstance(model, TorchModel) or name == "aotinductor" or not isinstance(model.call, torch.nn.Module):
         raise ValueError(f"{path.name} is run by {model.name}: only torch modules and programs can be exported")
     model.signature = complete(model.signature, config)

@@ -23,6 +23,7 @@ from . import hf_tasks, pretrained
 from .items import body_of
 from .question_answering import QuestionAnswering
 from .readying import make_ready
+from .rows import read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +63,11 @@ class HuggingFaceHandler:
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
         begun = perf_counter()
-        answers: dict[int, Any] = {}
+        items, answers = read_rows(data, self.read)
         groups: dict[bytes, list[tuple[int, Any]]] = {}
-        for index, row in enumerate(data):
-            try:
-                item, parameters = self.read(row)
-                key = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
-                groups.setdefault(key, []).append((index, item))
-            except PredictionError as error:
-                answers[index] = error
+        for index, (item, parameters) in items.items():
+            key = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
+            groups.setdefault(key, []).append((index, item))
         ready = perf_counter()
         for key, members in groups.items():
             results = self.task.run([item for _, item in members], orjson.loads(key))

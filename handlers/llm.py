@@ -22,6 +22,7 @@ from mlserve.handler import Context, PredictionError, Response
 from . import pretrained
 from .pretrained import FLAG, Check, number, whole
 from .readying import make_ready
+from .rows import read_rows
 
 if TYPE_CHECKING:
     from .decoding import Item
@@ -92,13 +93,7 @@ class LlmHandler:
         from .decoding import generate, groups
 
         begun = perf_counter()
-        answers: dict[int, Any] = {}
-        items: dict[int, Item] = {}
-        for index, row in enumerate(data):
-            try:
-                items[index] = self.item(row, index, context)
-            except PredictionError as error:
-                answers[index] = error
+        items, answers = read_rows(range(len(data)), lambda index: self.item(data[index], index, context))
         ready = perf_counter()
         rows, prompts = list(items), list(items.values())
         for group in groups(prompts, self.limit):

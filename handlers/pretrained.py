@@ -20,6 +20,7 @@ from mlserve.handler import Context, PredictionError, Response
 
 from .items import body_of
 from .optional import required
+from .runtimes import worker_device
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 def device_of(context: Context) -> Any:
     """The worker's GPU where torch can use it, else the CPU, as a ``torch.device``."""
-    import torch
-
-    gpu = context.system_properties.get("gpu_id")
-    if gpu is not None and torch.cuda.is_available():
-        return torch.device("cuda", int(gpu))
-    if gpu is not None:
-        logger.warning("This worker was given a GPU, but torch %s sees none: using the CPU", torch.__version__)
-    return torch.device("cpu")
+    return worker_device(context.system_properties.get("gpu_id"))
 
 
 def load(part: Any, folder: Path, options: Mapping[str, Any], **more: Any) -> Any:

@@ -32,6 +32,22 @@ def load_runtime(path: Path, device: torch.device) -> Any:
     return aot_library(path, device) if path.suffix == ".so" else exported(path, device)
 
 
+def worker_threads() -> int:
+    """This worker's share of the CPUs: the server divides them and says how many in this variable."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def worker_device(gpu: int | None) -> torch.device:
+    """The worker's GPU where torch can use it, else the CPU."""
+    import torch
+
+    if gpu is not None and torch.cuda.is_available():
+        return torch.device("cuda", int(gpu))
+    if gpu is not None:
+        logger.warning("This worker was given a GPU, but torch %s sees none: using the CPU", torch.__version__)
+    return torch.device("cpu")
+
+
 def onnx_session(path: Path, device: torch.device) -> Any:
     """An ``onnxruntime.InferenceSession``, on the GPU if the worker has one."""
     try:
@@ -40,18 +56,24 @@ def onnx_session(path: Path, device: torch.device) -> Any:
         raise ValueError(
             f"{path.name}: cannot load .onnx files without onnxruntime: pip install 'mlserve[onnx]' ({error})"
         ) from error
-    options = onnxruntime.SessionOptions()
-    # The server divides the CPUs between workers and says how many in this variable.
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=providers, sess_options=options)
-    except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise ValueError(f"{path.name} is not an ONNX file that onnxruntime can read ({error})") from error
+    session = open_session(onnxruntime, path, providers, worker_threads())
     logger.info("Loaded %s with onnxruntime, providers %s", path.name, session.get_providers())
     return session
+
+
+def open_session(onnxruntime: Any, path: Path, providers: list[Any], threads: int, **options: int) -> Any:
+    """A session of ``threads`` threads; ``options`` are attributes of ``SessionOptions``. Raises ``ValueError``."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    for name, value in options.items():
+        setattr(settings, name, value)
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=providers, sess_options=settings)
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise ValueError(f"{path.name} is not an ONNX file that onnxruntime can run ({error})") from error
 
 
 def run_onnx(session: Any, *inputs: Any) -> Any:
@@ -88,15 +110,27 @@ def exported(path: Path, device: torch.device) -> Callable[..., Any]:
     """A ``.pt2`` file: a package of AOTInductor, or a program saved by ``torch.export.save``."""
     import torch
 
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compiled = any("aotinductor" in name for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path.name} is not a .pt2 file: {error}") from error
-    if compiled:
-        package: Callable[..., Any] = torch._inductor.aoti_load_package(str(path))
+    if is_package(path):
+        package: Callable[..., Any] = load_package(path, device)
         return package
     return torch.export.load(str(path)).module().to(device)
+
+
+def is_package(path: Path) -> bool:
+    """Whether a ``.pt2`` file is a package of AOTInductor. Raises ``ValueError`` for what is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("aotinductor" in name for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path.name} is not a .pt2 file: {error}") from error
+
+
+def load_package(path: Path, device: torch.device) -> Any:
+    """A package of AOTInductor, on ``device``."""
+    import torch
+
+    index = -1 if device.index is None else device.index  # -1 is what a package for the CPU wants
+    return torch._inductor.aoti_load_package(str(path), device_index=index)
 
 
 def wants_compiled(pt2: Any) -> bool:

@@ -40,7 +40,7 @@ class Source:
     """What a runtime is made from: the model's file or folder, and what the worker and model-config.yaml say.
 
     ``gpu`` is the index of the worker's GPU, ``threads`` its share of the CPUs, ``options`` the section of
-    model-config.yaml that is called like the runtime.
+    model-config.yaml that is called like the runtime (``torch`` for all of torch's).
     """
 
     path: Path
@@ -98,6 +98,14 @@ def _holds(path: Path, *parts: str) -> bool:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     return all(any(part in name for name in names) for part in parts)
+
+
+def source_of(path: Path, config: Mapping[str, Any], **more: Any) -> tuple[str, Source]:
+    """(the name of the runtime, what it is made from) for a model file. Raises as :func:`format_of`."""
+    name = str(config.get("runtime") or format_of(path))
+    of_torch = name in FORMATS and FORMATS[name].extra == "torch"
+    section = config.get("torch" if of_torch else name)
+    return name, Source(path, options=section if isinstance(section, Mapping) else {}, config=config, **more)
 
 
 def open_model(name: str, source: Source) -> Runtime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ..runtimes import open_session
 from ..signature import Signature, Tensor, with_batch_axis
 from . import Source
 
@@ -26,15 +27,14 @@ class OnnxModel:
     def __init__(self, source: Source) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = source.threads
-        options.inter_op_num_threads = int(source.options.get("inter_op_threads", 1))
-        options.log_severity_level = 3  # its warnings are about the graph, not about requests
-        wanted = providers(source, onnxruntime.get_available_providers())
-        try:
-            self._session = onnxruntime.InferenceSession(str(source.path), sess_options=options, providers=wanted)
-        except Exception as error:  # its exceptions have no common base but this
-            raise ValueError(f"{source.path.name} is not an ONNX file that onnxruntime can run ({error})") from error
+        self._session = open_session(
+            onnxruntime,
+            source.path,
+            providers(source, onnxruntime.get_available_providers()),
+            source.threads,
+            inter_op_num_threads=int(source.options.get("inter_op_threads", 1)),
+            log_severity_level=3,  # its warnings are about the graph, not about requests
+        )
         used = self._session.get_providers()
         self.name = f"onnxruntime {onnxruntime.__version__}, {', '.join(used)}"
         self.signature = signature_of(self._session)

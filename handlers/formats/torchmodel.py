@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..runtimes import worker_device
 from ..signature import Signature, Tensor
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ class TorchModel:
     """A callable of tensors as a :class:`Runtime`. ``signature.inputs`` are its arguments, in order."""
 
     def __init__(self, name: str, call: Callable[..., Any], signature: Signature, source: Source) -> None:
-        self.name = f"torch {torch.__version__}, {name}, {device_of(source)}"
         self.signature = signature
         self.call = call
-        self._device = device_of(source)
+        self._device = worker_device(source.gpu)
+        self.name = f"torch {torch.__version__}, {name}, {self._device}"
         self._dtype = dtype_of(source.options, "dtype")
         self._autocast = dtype_of(source.options, "autocast")
         self._channels_last = source.options.get("channels_last") is True
@@ -60,15 +61,6 @@ class TorchModel:
         return tensor
 
 
-def device_of(source: Source) -> torch.device:
-    """``cuda:N`` where the worker has a GPU that torch can use, else the CPU."""
-    if source.gpu is not None and torch.cuda.is_available():
-        return torch.device("cuda", source.gpu)
-    if source.gpu is not None:
-        logger.warning("This worker was given a GPU, but torch %s sees none: using the CPU", torch.__version__)
-    return torch.device("cpu")
-
-
 def dtype_of(options: Mapping[str, Any], key: str) -> torch.dtype | None:
     """The dtype that an option names. Raises ``ValueError`` for one that is none."""
     value = options.get(key)
@@ -82,7 +74,7 @@ def dtype_of(options: Mapping[str, Any], key: str) -> torch.dtype | None:
 def prepared(module: torch.nn.Module, source: Source) -> torch.nn.Module:
     """``module`` for inference, on its device, in the precision and memory format of the options."""
     module.eval()
-    module = module.to(device_of(source), dtype_of(source.options, "dtype"))
+    module = module.to(worker_device(source.gpu), dtype_of(source.options, "dtype"))
     if source.options.get("channels_last") is True:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..loading import load_torchscript
+from ..runtimes import worker_device
 from ..signature import Signature, Tensor
 from . import Source
-from .torchmodel import TorchModel, device_of, prepared
+from .torchmodel import TorchModel, prepared
 
 
 def open_model(source: Source) -> TorchModel:
     """See :func:`mlserve.handlers.formats.open_model`."""
-    module = prepared(load_torchscript(source.path, device_of(source)), source)
+    module = prepared(load_torchscript(source.path, worker_device(source.gpu)), source)
     forward: Any = module.forward
     names = [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
     return TorchModel("TorchScript", module, Signature(tuple(Tensor(name) for name in names), ()), source)
