@@ -11,17 +11,16 @@ import asyncio
 import contextlib
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlserve.archive.download import is_url
 from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
 from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.cli.checkup import CHANGED, FAILED, MISSING, OK, Finding, is_there
+from mlserve.cli.trial import Trial
 from mlserve.core.model import ModelSpec
 from mlserve.core.workflow_graph import parse_graph
 from mlserve.engine.local import LocalEngine, available_cpus, load_options
@@ -89,14 +88,11 @@ async def _load(store: ModelStore, engine: LocalEngine, path: Path, settings: Se
     if requirements and not settings.workers.install_requirements:
         text = f"its {requirements} is not installed, as install_py_dep_per_model is not true"
         found.append(Finding(CHANGED, path.name, text))
-    pool = engine.open(replace(spec, min_workers=1, max_workers=1), _Nobody())
-    started = time.monotonic()
     try:
-        await pool.scale(1)
-        worker = pool.describe()[0]
-        took = time.monotonic() - started
-        text = f"loads as {spec.key} in {took:.1f} s, {worker.memory_bytes / 2**20:.0f} MiB resident, {_how(spec)}"
-        found.append(Finding(OK, path.name, text))
+        async with Trial(engine, spec) as trial:
+            memory = trial.memory_bytes / 2**20
+            text = f"loads as {spec.key} in {trial.load_seconds:.1f} s, {memory:.0f} MiB resident, {_how(spec)}"
+            found.append(Finding(OK, path.name, text))
     except ServeError as error:
         gone = [item.text.split()[1].strip(",") for item in found if item.level == MISSING]
         if any(f"No module named '{name}" in error.message for name in gone):
@@ -104,7 +100,6 @@ async def _load(store: ModelStore, engine: LocalEngine, path: Path, settings: Se
         else:
             found.append(Finding(FAILED, path.name, error.message, _own_part(error.detail, spec.model_dir, path.name)))
     finally:
-        await pool.stop(5.0)
         store.release(spec)
     return found
 
@@ -139,34 +134,6 @@ async def _workflow(store: WorkflowStore, path: Path, models: Path) -> list[Find
         parts = ", ".join(f"{node.name} ({node.url or 'function'})" for node in nodes)
         found.append(Finding(OK, path.name, f"workflow {files.name} of {parts}; register it with POST /workflows"))
     return found
-
-
-class _Nobody:
-    """The queue's place, while there are no requests."""
-
-    def worker_loaded(self, *what: Any) -> None:
-        """How long that took is measured here."""
-
-    def load_failed(self, *what: Any) -> None:
-        """The pool tells why."""
-
-    def slot_ready(self, slot: Any) -> None:
-        """The model has been loaded."""
-
-    def slot_closing(self, slot: Any) -> None:
-        """It is being ended."""
-
-    def slot_lost(self, slot: Any, started: Any, unstarted: Any, error: Any) -> None:
-        """It has died; the pool tells why."""
-
-    def batch_done(self, slot: Any, batch: Any, results: Any, report: Any) -> None:
-        """There are none."""
-
-    def item_chunk(self, batch: Any, index: int, chunk: Any) -> None:
-        """There are none."""
-
-    def gave_up(self, error: Any) -> None:
-        """The pool tells why."""
 
 
 def import_findings(about: str, model_dir: Path) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlserve.cli.declared import declared
 from mlserve.cli.sources import CommandLine, read_settings, read_torchserve_settings
 from mlserve.settings import PROFILES, Option, all_options
 from mlserve.settings.values import written
@@ -53,11 +54,7 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
 
         files = [_CONFIG, _TS_CONFIG, *([] if only else [_PROFILE])]
         parameters = [*passed, *files, *(_parameter(item) for item in chosen)]
-        command.__name__ = function.__name__
-        command.__doc__ = function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {item.name: item.annotation for item in parameters}
-        return command
+        return declared(command, function, parameters)
 
     return decorate
 

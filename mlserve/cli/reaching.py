@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from mlserve.cli.client import Access, Client
+from mlserve.cli.declared import declared
 
 ADDRESSES = {
     "management": ("MLSERVE_MANAGEMENT_URL", "http://127.0.0.1:8081"),
@@ -57,12 +58,7 @@ def with_server(api: str) -> Callable[[Callable[..., Any]], Callable[..., None]]
             access = Access(token or os.environ.get(TOKEN_ENV, ""), cacert or os.environ.get(CACERT_ENV, ""), insecure)
             function(server=Server(server_url(api, url), access), **values)
 
-        parameters = [*own, *_options(api)]
-        command.__name__ = function.__name__
-        command.__doc__ = function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {item.name: item.annotation for item in parameters}
-        return command
+        return declared(command, function, [*own, *_options(api)])
 
     return decorate
 

@@ -221,16 +221,20 @@ class Attempts:
         else:
             self.results.put(self._live[row], b"", self._context.reply(row))
 
+    def _send_pieces(self, pieces: Any) -> None:
+        """One step of a stream for the whole batch; None is no piece. Raises ``ValueError`` for a wrong number."""
+        problem = self._mismatch(pieces)
+        if problem:
+            raise ValueError(problem)
+        for row, piece in enumerate(pieces):
+            if piece is not None:
+                self._send(row, piece)
+
     def _collect_stream(self, stream: _BatchStream) -> None:
         live = self._live
         try:
             for pieces in stream:
-                problem = self._mismatch(pieces)
-                if problem:
-                    raise ValueError(problem)
-                for row, piece in enumerate(pieces):
-                    if piece is not None:
-                        self._send(row, piece)
+                self._send_pieces(pieces)
                 if self._cancelled.issuperset(live):
                     break
         except (SystemExit, KeyboardInterrupt):

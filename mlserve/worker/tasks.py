@@ -66,12 +66,7 @@ class _Attempt(Attempts):
         """Send the pieces of generators; what is left to answer is a list."""
         if is_stream(output):
             async for pieces in _values(output):
-                problem = self._mismatch(pieces)
-                if problem:
-                    raise ValueError(problem)
-                for row, piece in enumerate(pieces):
-                    if piece is not None:
-                        self._send(row, piece)
+                self._send_pieces(pieces)
             return [b""] * len(self._live)
         if isinstance(output, list) and len(output) == len(self._live):
             output = list(output)
