@@ -59,6 +59,7 @@ def test_second_server_cannot_take_a_live_ones_file(tmp_path):
         "\x00\xff",
         "",
     ],
+    ids=range(10),  # their texts hold this process's id and time: no two runners would agree on the names
 )
 def test_stale_or_broken_file_is_taken_over(tmp_path, content):
     path = tmp_path / "p"
