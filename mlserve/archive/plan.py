@@ -8,7 +8,6 @@ with ``**`` keeps the tree below its fixed part. Two sources for one member are 
 from __future__ import annotations
 
 import glob
-import importlib.resources
 import logging
 import os
 import stat
@@ -21,26 +20,16 @@ from mlserve.errors import ArchiveError
 
 log = logging.getLogger(__name__)
 
-OTHER_NAMES = frozenset({"onnx"})
-"""Names of built-in handlers that are no files: ``mlserve.handlers.ALIASES`` without TorchServe's own."""
+OTHER_NAMES = frozenset({"audio", "auto", "base", "embedding", "huggingface", "llm", "onnx", "tabular"})
+"""Names of built-in handlers that TorchServe has not: a file of the user's comes before them."""
 
 SKIPPED_DIRS = frozenset({"__MACOSX", "__pycache__"})  # and those whose name starts with a dot
 
 
 def is_built_in(module: str) -> bool:
-    """Whether the server brings a handler of this name. Looks for the file only: handlers import torch.
-
-    ``mlserve.handlers.NAME`` names one where a file of the user's has the short name.
-    """
-    if module in BUILT_IN or module in OTHER_NAMES:
-        return True
-    module = module.removeprefix("mlserve.handlers.")
-    if not module.isidentifier() or module == "__init__":
-        return False
-    try:
-        return importlib.resources.files("mlserve.handlers").joinpath(f"{module}.py").is_file()
-    except ModuleNotFoundError:
-        return False
+    """Whether the server brings a handler of this name; ``mlserve.handlers.NAME`` names one as well, where a file of
+    the user's has the short name."""
+    return module.removeprefix("mlserve.handlers.") in BUILT_IN | OTHER_NAMES
 
 
 def locate_handler(handler: str, runtime: str = "python") -> tuple[str, Path | None]:
@@ -64,7 +53,7 @@ def locate_handler(handler: str, runtime: str = "python") -> tuple[str, Path | N
     if not file.is_file():
         raise ArchiveError(
             f"Handler file {str(file)!r} was not found, and {path!r} is none of the built-in handlers: "
-            f"{', '.join(sorted(BUILT_IN))}"
+            f"{', '.join(sorted(BUILT_IN | OTHER_NAMES))}"
         )
     return Path(path).name + suffix, file
 

@@ -1,13 +1,17 @@
 """The table of formats: what a file's name says, what is said when a package is missing, what the store serves bare."""
 
 import importlib.metadata
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
+import mlserve.handlers
 from mlserve.archive.manifest import BUILT_IN
 from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for, manifest_for_folder
 from mlserve.archive.plan import OTHER_NAMES, locate_handler
+from mlserve.errors import ArchiveError
 
 pytest.importorskip("numpy")
 
@@ -28,6 +32,7 @@ PACKAGES = {
     "lightgbm": "lightgbm",
 }
 """Runtime -> the package without which it cannot be."""
+HANDLES = re.compile(r"^class \w*(Handler|Classifier|Segmenter|Detector|Preprocessing)\b", re.M)
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
@@ -57,10 +62,21 @@ def test_every_file_that_the_store_serves_bare_has_a_runtime(tmp_path):
         assert format_of(tmp_path / f"m{suffix}") in FORMATS
 
 
-def test_the_archiver_knows_every_name_of_a_built_in_handler():
-    assert set(ALIASES) == OTHER_NAMES | (BUILT_IN & set(ALIASES))
-    for name in (*ALIASES, "tabular", "auto"):
+def test_the_archiver_knows_every_name_of_a_built_in_handler_and_no_other():
+    folder = Path(mlserve.handlers.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if HANDLES.search(path.read_text())}
+    bases = {"vision", "text_handler"}  # classes that the handlers share
+    assert (modules - bases) | set(ALIASES) == BUILT_IN | OTHER_NAMES
+    for name in BUILT_IN | OTHER_NAMES:
         assert locate_handler(name) == (name, None)
+    assert locate_handler("mlserve.handlers.auto") == ("mlserve.handlers.auto", None)
+
+
+@pytest.mark.parametrize("name", ["modle", "items", "mlserve.handlers.items", "__init__"])
+def test_a_handler_that_is_none_is_refused_with_the_names_of_all_that_are(name):
+    with pytest.raises(ArchiveError, match="was not found") as caught:
+        locate_handler(name)
+    assert all(known in caught.value.message for known in BUILT_IN | OTHER_NAMES)
 
 
 def test_an_unknown_file_is_refused_with_the_names_of_the_runtimes(tmp_path):
