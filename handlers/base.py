@@ -6,6 +6,7 @@ same hooks, same order. torch is imported when a model is loaded, so a subclass 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import json
@@ -216,16 +217,48 @@ class BaseHandler:
         self._report(context, started)
         return output
 
+    @property
+    def ahead(self) -> Callable[[list[Any], Context], Callable[[], list[Any]]] | None:
+        """What preprocesses a batch while another computes; None where ``handle`` was overridden.
+
+        It may be called in any thread, and returns what answers the batch in the main thread. Each batch has a shallow
+        copy of the handler: what hooks put on ``self`` is there for the batch's later hooks, and gone with it.
+        """
+        return self._ahead if type(self).handle is BaseHandler.handle else None
+
+    def _ahead(self, data: list[Any], context: Context) -> Callable[[], list[Any]]:
+        started = time.perf_counter()
+        own = copy.copy(self)
+        own.context = context
+        if profiling.enabled() or own._is_describe():
+            return lambda: own.handle(data, context)
+        prepared = own._prepared(data)
+        spent = time.perf_counter() - started
+
+        def finish() -> list[Any]:
+            resumed = time.perf_counter() - spent
+            output = own._completed(data, *prepared)
+            own._report(context, resumed)
+            return output
+
+        return finish
+
     def _answer(self, data: list[Any]) -> list[Any]:
+        return self._completed(data, *self._prepared(data))
+
+    def _prepared(self, data: list[Any]) -> tuple[Any, list[bool], dict[int, Any]]:
+        """What ``preprocess`` made of the rows it kept, which rows are to be explained, and the others' errors."""
         explain = self._explained(len(data))
         self.explain = any(explain)
         self._refused = {}
         try:
             inputs = self._timed("preprocess", self.preprocess, data)
-            kept = [index for index in range(len(data)) if index not in self._refused]
-            answers: dict[int, Any] = dict(self._refused)
+            return inputs, explain, dict(self._refused)
         finally:
             self._refused = None
+
+    def _completed(self, data: list[Any], inputs: Any, explain: list[bool], answers: dict[int, Any]) -> list[Any]:
+        kept = [index for index in range(len(data)) if index not in answers]
         whole = not answers and not self.checks_results
         if any(explain[index] for index in kept):
             insights = self.explain_handle(inputs, [data[index] for index in kept])

@@ -73,6 +73,7 @@ OPTIONS: Mapping[str, Option] = {
     "device_type": Option("deviceType", "'cpu' or 'gpu'", _is_one_of("cpu", "gpu")),
     "device_ids": Option("deviceIds", "a list of integers of 0 or more", _is_id_list),
     "threads_per_worker": Option("threadsPerWorker", "an integer of 0 or more", _is_int(0)),
+    "preprocess_threads": Option("preprocessThreads", "an integer of 0 or more", _is_int(0)),
     "client_timeout_ms": Option("clientTimeoutInMills", "milliseconds, 0 or more", _is_number(0)),
     "use_job_ticket": Option("useJobTicket", "true or false", _is_bool),
     "async_communication": Option("asyncCommunication", "true or false", _is_bool),

@@ -144,5 +144,8 @@ class ModelOverrides:
     device_type: str = option("", "Where workers run; empty = a GPU where there is one.", choices=("", "cpu", "gpu"))
     device_ids: tuple[int, ...] = option((), "Physical GPU ids to use.", kind="ints", low=0)
     threads_per_worker: int = option(0, "CPU threads of a worker; 0 = an even share.", low=0)
+    preprocess_threads: int = option(
+        -1, "Batches preprocessed while one computes; -1 = one on a GPU, for built-in handlers.", low=-1
+    )
     python: str = option("", "Interpreter of the workers; empty = the server's own.")
     parallel_level: int = option(0, "Processes and devices of one worker; 0 = one process.", low=0)

@@ -56,6 +56,7 @@ class Load(msgspec.Struct):
     handler_times: bool = False  # report TorchServe's metrics HandlerTime and PredictionTime
     worker_id: int = 0
     metrics: list[MetricDeclaration] = []
+    preprocess_threads: int = -1  # batches preprocessed ahead; -1 = one on a GPU, for built-in handlers
 
 
 class MetricRecord(msgspec.Struct, array_like=True):

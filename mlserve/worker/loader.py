@@ -37,9 +37,12 @@ class LoadError(Exception):
 
 
 class Entry:
-    """A loaded handler: ``call(data, context)``, name and signature for ``describe``, what it asks of the server."""
+    """A loaded handler: ``call(data, context)``, name and signature for ``describe``, what it asks of the server.
 
-    __slots__ = ("accepts_views", "call", "name", "signature")
+    ``ahead(data, context)`` preprocesses a batch in any thread and returns what answers it; None = it can't be done.
+    """
+
+    __slots__ = ("accepts_views", "ahead", "call", "name", "signature")
 
     def __init__(
         self,
@@ -47,8 +50,10 @@ class Entry:
         name: str,
         accepts_views: bool = False,
         signature: Mapping[str, Any] | None = None,
+        ahead: Callable[[Any, Context], Callable[[], Any]] | None = None,
     ) -> None:
         self.call = call
+        self.ahead = ahead
         self.name = name
         self.accepts_views = accepts_views
         self.signature = dict(signature or {})
@@ -182,7 +187,8 @@ def _from_class(cls: type, context: Context, run: Callable[[Any], Any]) -> Entry
     initialize = getattr(instance, "initialize", None)
     if initialize is not None:
         run(initialize(context))
-    return Entry(instance.handle, name, bool(getattr(instance, "accepts_views", False)), signature_of(instance))
+    views, ahead = bool(getattr(instance, "accepts_views", False)), getattr(instance, "ahead", None)
+    return Entry(instance.handle, name, views, signature_of(instance), ahead if callable(ahead) else None)
 
 
 def _from_function(function: Callable[..., Any], name: str, context: Context, run: Callable[[Any], Any]) -> Entry:

@@ -38,7 +38,7 @@ from mlserve.worker.loader import LoadError, load
 from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
 from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
-from mlserve.worker.runner import Runner
+from mlserve.worker.runner import Runner, preprocess_threads
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -171,7 +171,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
 
 
 def _answer(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
-    """Work as the model wants it: batch by batch, in steps, or side by side."""
+    """Work as the model wants it: batch by batch, in steps, side by side, or one batch ahead."""
     if runner.load.continuous_batching:
         from mlserve.worker.steps import run_steps
 
@@ -180,6 +180,10 @@ def _answer(reader: Reader, runner: Runner, link: Link, replies: Replies) -> Non
         from mlserve.worker.tasks import serve
 
         runner.run(serve(reader, runner, replies))
+    elif threads := preprocess_threads(runner):
+        from mlserve.worker.ahead import run_ahead
+
+        run_ahead(reader, runner, replies, threads)
     else:
         run(reader, runner, link, replies)
 

@@ -6,6 +6,7 @@ them msgspec's decoding; with both threads and the socket it is 90 us of CPU (2.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -17,9 +18,10 @@ from mlserve.wire.payload import BatchMeta, Load, ResultMeta
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.context import RowDecoder
 from mlserve.worker.link import Buffer, Link
-from mlserve.worker.loader import Entry
+from mlserve.worker.loader import BUILTIN, Entry
 from mlserve.worker.metrics import take_metrics
 
+log = logging.getLogger("mlserve.worker")
 decode_batch = msgspec.msgpack.Decoder(BatchMeta).decode
 
 
@@ -63,3 +65,22 @@ class Runner:
         records = take_metrics(self.context)
         pre, inference, post = attempts.seconds
         return ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records), bodies
+
+
+def preprocess_threads(runner: Runner) -> int:
+    """How many batches are preprocessed ahead.
+
+    Where nobody says so (-1), one on a GPU if the handler is a built-in one: a user's hooks may keep on ``self`` what
+    is to outlive the batch.
+    """
+    wanted, entry = runner.load.preprocess_threads, runner.entry
+    if wanted < 0:
+        wanted = int(runner.load.gpu_id is not None and entry.name.startswith(BUILTIN))
+    elif wanted and entry.ahead is None:
+        log.warning(
+            "preprocess_threads is %d, but %s has no preprocess() of its own or overrides handle(), or has a service "
+            "envelope: its batches are not preprocessed ahead",
+            wanted,
+            entry.name,
+        )
+    return wanted if entry.ahead is not None else 0

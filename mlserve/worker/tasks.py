@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator
 from queue import Empty
 from time import monotonic, perf_counter
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from mlserve.handler import Context, PhaseTimer
 from mlserve.wire.frames import Kind, encode_meta
 from mlserve.wire.payload import ResultMeta
 from mlserve.worker.attempt import Attempts
+from mlserve.worker.contexts import let_metrics_follow, own_context
 from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop
-from mlserve.worker.metrics import Metrics, take_metrics
+from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work, decode_batch
 from mlserve.worker.streams import is_stream
@@ -95,28 +94,6 @@ async def _values(stream: Any) -> AsyncIterator[Any]:
             stream.close()
 
 
-def _own_context(context: Context) -> Context:
-    """A context for one request that shares with ``context`` all that is not about requests."""
-    own = copy.copy(context)
-    own.phases = PhaseTimer()
-    _current.set(own)
-    return own
-
-
-_current: ContextVar[Context] = ContextVar("current")
-
-
-class _Followed:
-    """What metrics ask for the ids of the requests that a report is about: those of the task that makes it."""
-
-    def __init__(self, loaded: Context) -> None:
-        self._loaded = loaded
-
-    @property
-    def request_ids(self) -> Mapping[int, str]:
-        return _current.get(self._loaded).request_ids
-
-
 class Tasks:
     """The requests of this worker, a task each."""
 
@@ -128,8 +105,7 @@ class Tasks:
         self._loop = asyncio.get_running_loop()
         self._open: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        if isinstance(runner.context.metrics, Metrics):
-            runner.context.metrics.follow(cast(Context, _Followed(runner.context)))
+        let_metrics_follow(runner.context)
 
     async def serve(self) -> None:
         """Answer requests until :class:`Stop` is raised."""
@@ -180,7 +156,7 @@ class Tasks:
         cancel = task.cancel  # not before here: a task that is cancelled before it runs gives no answer at all
         work.on_cancel = lambda: self._loop.call_soon_threadsafe(cancel)
         runner = copy.copy(self._runner)
-        runner.context = _own_context(runner.context)
+        runner.context = own_context(runner.context)
         try:
             items = decode_batch(work.meta).items
             raw = runner.rows.cut(items, work.body)

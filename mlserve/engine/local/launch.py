@@ -176,6 +176,7 @@ def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, 
         continuous_batching=spec.continuous_batching,
         worker_id=worker_id,
         metrics=list(options.metrics),
+        preprocess_threads=spec.preprocess_threads,
     )
 
 
