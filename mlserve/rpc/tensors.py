@@ -16,7 +16,7 @@ from typing import Any
 from mlserve.errors import InvalidInput, ServeError
 from mlserve.rpc.generated import open_inference_pb2 as pb
 
-_FIELDS = {
+FIELDS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -30,6 +30,7 @@ _FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+"""Data type -> the field of ``InferTensorContents`` that holds its elements."""
 _RAW = {
     "BOOL": "?",
     "INT8": "b",
@@ -60,7 +61,7 @@ def request_json(request: pb.ModelInferRequest) -> dict[str, Any]:
 
 
 def _from_contents(tensor: Any) -> list[Any]:
-    field = _FIELDS.get(tensor.datatype)
+    field = FIELDS.get(tensor.datatype)
     if field is None:
         raise InvalidInput(f"Input {tensor.name!r}: datatype {tensor.datatype[:20]!r} has no contents; send it raw")
     values = list(getattr(tensor.contents, field))
@@ -116,7 +117,7 @@ def response_of(document: Any, *, raw: bool, quoted: bool) -> pb.ModelInferRespo
             if raw:
                 response.raw_output_contents.append(_to_raw(kind, data))
             else:
-                getattr(tensor.contents, _FIELDS[kind]).extend(data)
+                getattr(tensor.contents, FIELDS[kind]).extend(data)
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
         raise ServeError(
             "The model's answer is not one of the Open Inference Protocol; its service envelope must be kservev2",

@@ -31,6 +31,7 @@ LEVELS = {
     "rest": 4,
     "rpc": 4,
     "engine": 4,
+    "load": 4.5,
     "startup": 4.8,
     "snapshots": 4.9,
     "server": 5.0,
