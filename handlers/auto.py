@@ -19,12 +19,10 @@ from . import batches, items
 from .formats import Runtime, open_model, source_of
 from .rows import read_rows
 from .runtimes import worker_threads
-from .signature import Signature, Tensor, declared
+from .signature import BFLOAT16, OPEN_INFERENCE, Signature, Tensor, declared
 from .warmup import warm_up
 
 logger = logging.getLogger(__name__)
-
-_COMPILED = ("tensorrt",)  # warmed up without being asked: their first call sets the device up
 
 
 class ModelHandler:
@@ -46,12 +44,14 @@ class ModelHandler:
         gpu = context.system_properties.get("gpu_id")
         name, source = source_of(path, config, gpu=gpu, threads=worker_threads(), code=code if code.is_file() else None)
         self.runtime = open_model(name, source)
-        self.runtime.signature = self.signature = complete(self.runtime.signature, config)
+        self.runtime.signature = self.signature = servable(complete(self.runtime.signature, config), self.runtime)
         self.model_signature = self.describe()
         logger.info("%s: %s", path.name, self.signature.takes())
         size = int(context.system_properties.get("batch_size") or 1)
-        wanted = warm_up_wanted(name, self.signature, config)
-        warm_up(self.runtime.infer, self.signature, wanted, directory=directory, batch_size=size)
+        wanted = warm_up_wanted(self.runtime, config)
+        warm = getattr(self.runtime, "warm", self.runtime.infer)
+        sizes = self.runtime.warm_sizes(size) if hasattr(self.runtime, "warm_sizes") else None
+        warm_up(warm, self.signature, wanted, directory=directory, batch_size=size, sizes=sizes)
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
@@ -85,13 +85,13 @@ class ModelHandler:
         return {"runtime": self.runtime.name, **self.signature.describe()}
 
 
-def warm_up_wanted(runtime: str, signature: Signature, config: Mapping[str, Any]) -> Any:
+def warm_up_wanted(runtime: Runtime, config: Mapping[str, Any]) -> Any:
     """The ``warmup:`` section; where there is none, whether this model is one whose first calls take seconds."""
     if "warmup" in config:
         return config["warmup"]
-    if runtime not in _COMPILED and "pt2" not in config:
+    if not getattr(runtime, "wants_warm_up", False):
         return False
-    if any(one.item_shape is None for one in signature.inputs):
+    if any(one.item_shape is None for one in runtime.signature.inputs):
         logger.warning("The first requests will wait for the compiler: give warmup: in model-config.yaml")
         return False
     return True
@@ -113,6 +113,19 @@ def complete(signature: Signature, config: Mapping[str, Any]) -> Signature:
         given = declared(config["outputs"], "outputs")
         outputs = _over(outputs, given) if outputs else given
     return Signature(inputs, outputs)
+
+
+def servable(signature: Signature, runtime: Runtime) -> Signature:
+    """``signature``. Raises ``ValueError`` for an input or output whose numbers no request or answer can hold."""
+    for one in (*signature.inputs, *signature.outputs):
+        if one.dtype not in OPEN_INFERENCE and one.dtype:
+            raise ValueError(f"{one.name!r} is {one.dtype}, which no request or answer can hold")
+        if one.dtype == BFLOAT16 and not getattr(runtime, "takes_bfloat16", False):
+            raise ValueError(
+                f"{one.name!r} is bfloat16, which {runtime.name} does not take from NumPy: export the model with "
+                "float32 inputs and outputs"
+            )
+    return signature
 
 
 def _over(known: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

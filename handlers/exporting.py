@@ -45,6 +45,8 @@ class Comparison(NamedTuple):
 def load(path: Path, code: Path | None, config: Mapping[str, Any], threads: int) -> TorchModel:
     """The model to export. Raises ``ValueError`` for one that is not torch's."""
     plain = {key: value for key, value in config.items() if key != "pt2"}  # what is exported is not compiled first
+    if isinstance(plain.get("torch"), Mapping):
+        plain["torch"] = {key: value for key, value in plain["torch"].items() if key != "cuda_graphs"}
     name, source = source_of(path, plain, threads=threads, code=code)
     model = open_model(name, source)
     if not isinstance(model, TorchModel) or name == "aotinductor" or not isinstance(model.call, torch.nn.Module):
@@ -78,7 +80,7 @@ def export(model: TorchModel, sample: Arrays, target: str, path: Path) -> None:
 def _arguments(model: TorchModel, sample: Arrays) -> tuple[torch.Tensor, ...]:
     """Two rows of the sample: a batch of one would be taken for a fixed length."""
     doubled = _repeated(sample, model.signature.inputs, 2)
-    return tuple(model.tensor(doubled[one.name]) for one in model.signature.inputs)
+    return tuple(model.tensor(doubled[one.name], one.dtype) for one in model.signature.inputs)
 
 
 def _module(model: TorchModel) -> torch.nn.Module:

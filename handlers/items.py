@@ -19,7 +19,7 @@ import orjson
 
 from mlserve.handler import PredictionError, Response
 
-from .signature import NUMPY, OPEN_INFERENCE, Signature, Tensor, shape_text
+from .signature import NUMPY, OPEN_INFERENCE, Signature, Tensor, numpy_name, shape_text
 
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
 NPY_TYPE = "application/x-npy"
@@ -139,7 +139,7 @@ def as_array(value: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _cast(array: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
-    wanted, given = np.dtype(tensor.dtype), array.dtype
+    wanted, given = np.dtype(numpy_name(tensor.dtype)), array.dtype
     if given == wanted:
         return array
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}.get(wanted.kind, wanted.kind)
@@ -191,7 +191,7 @@ def _from_open_inference(value: Mapping[str, Any], signature: Signature) -> Item
     check_names([str(one["name"]) for one in value["inputs"]], signature)
     for one in value["inputs"]:
         tensor, datatype, shape = known[str(one["name"])], one.get("datatype"), one.get("shape")
-        if tensor.dtype and datatype is not None and NUMPY.get(str(datatype)) != tensor.dtype:
+        if tensor.dtype and datatype is not None and not _is_of(str(datatype), tensor.dtype):
             raise PredictionError(400, f"Input {tensor.name!r} says datatype {datatype}: expected {tensor.text()}")
         if not tensor.dtype and datatype is not None:
             tensor = tensor._replace(dtype=NUMPY.get(str(datatype), ""))
@@ -205,6 +205,11 @@ def _from_open_inference(value: Mapping[str, Any], signature: Signature) -> Item
                 ) from None
         given[tensor.name] = array
     return _from_arrays(given, signature, "open inference")._replace(id=str(value.get("id") or ""))
+
+
+def _is_of(datatype: str, dtype: str) -> bool:
+    """Whether the Open Inference Protocol's ``datatype`` is ``dtype``, or FP32 for one that NumPy has as float32."""
+    return NUMPY.get(datatype) in (dtype, numpy_name(dtype))
 
 
 def _from_arrays(given: Mapping[str, np.ndarray[Any, Any]], signature: Signature, style: str) -> Item:

@@ -135,25 +135,16 @@ def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
 def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
     """Apply the ``pt2`` section of model-config.yaml.
 
-    It is a backend name, ``compile: {enable: true, backend, mode, ...}``, or the arguments of ``torch.compile`` without
-    that level. A backend that cannot be set up leaves the model as it is, with a warning: the answers are the same.
+    A backend that cannot be set up leaves the model as it is, with a warning: the answers are the same.
     """
     import torch
 
-    options = {"backend": pt2} if isinstance(pt2, str) else pt2
-    if not isinstance(options, dict):
-        raise ValueError(f"pt2 in model-config.yaml must be a backend name or a mapping, got {pt2!r}")
-    if options.get("export"):
-        raise ValueError(
-            "pt2: export in model-config.yaml is not supported for a model file; it is for archives "
-            "whose serialized file is a compiled library (.so, .pt2)"
-        )
-    choices: dict[str, Any] = dict(options.get("compile", options))
-    if not choices.pop("enable", "compile" not in options):
+    choices = compile_arguments(pt2)
+    if choices is None:
         return module
     text = ", ".join(f"{key} {value}" for key, value in choices.items()) or "torch.compile's defaults"
     try:
-        _register_backend(str(choices.get("backend", "")))
+        register_backend(str(choices.get("backend", "")))
         compiled: Any = torch.compile(module, **choices)
     except Exception as error:  # a backend is third-party code
         logger.warning("Compiling the model with %s failed, serving it uncompiled: %s", text, error)
@@ -162,7 +153,25 @@ def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
     return cast("torch.nn.Module", compiled)
 
 
-def _register_backend(name: str) -> None:
+def compile_arguments(pt2: Any) -> dict[str, Any] | None:
+    """The arguments of ``torch.compile`` in the ``pt2`` section of model-config.yaml; ``None`` for "do not".
+
+    It is a backend name, ``compile: {enable: true, backend, mode, ...}``, or the arguments without that level. Raises
+    ``ValueError`` for anything else.
+    """
+    options = {"backend": pt2} if isinstance(pt2, str) else pt2
+    if not isinstance(options, dict) or not isinstance(options.get("compile", {}), dict):
+        raise ValueError(f"pt2 in model-config.yaml must be a backend name or a mapping, got {pt2!r}")
+    if options.get("export"):
+        raise ValueError(
+            "pt2: export in model-config.yaml is not supported for a model file; it is for archives "
+            "whose serialized file is a compiled library (.so, .pt2)"
+        )
+    choices: dict[str, Any] = dict(options.get("compile", options))
+    return choices if choices.pop("enable", "compile" not in options) else None
+
+
+def register_backend(name: str) -> None:
     """Backends of other packages are known to torch once their package has been imported."""
     package = {"openvino": "openvino.torch", "tensorrt": "torch_tensorrt", "torch_tensorrt": "torch_tensorrt"}.get(name)
     if package:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlserve.handler import Context, PredictionError, RequestInfo
 
-from .warmup import sizes
+from .warmup import chosen_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def make_ready(handle: Callable[[list[Any], Context], list[Any]], context: Conte
     begun = perf_counter()
     names = options.get("samples") or []
     items = [_sample(context, str(name)) for name in ([names] if isinstance(names, str) else names)] or [item]
-    for size in sizes(options.get("sizes"), int(context.system_properties.get("batch_size") or 1)):
+    for size in chosen_sizes(options.get("sizes"), int(context.system_properties.get("batch_size") or 1)):
         for one in items:
             context.begin([RequestInfo("warm-up")] * size)
             for answer in handle([{"body": one}] * size, context):

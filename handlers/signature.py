@@ -20,13 +20,17 @@ OPEN_INFERENCE: Mapping[str, str] = {
     "uint32": "UINT32",
     "uint64": "UINT64",
     "float16": "FP16",
+    "bfloat16": "BF16",
     "float32": "FP32",
     "float64": "FP64",
     "str": "BYTES",
 }
-"""NumPy's name of a dtype -> the Open Inference Protocol's. Text is ``str`` here: NumPy has no name for it."""
+"""NumPy's name of a dtype -> the Open Inference Protocol's. Text is ``str`` and bfloat16 ``bfloat16`` here: NumPy has
+no names for them."""
 
 NUMPY: Mapping[str, str] = {theirs: ours for ours, theirs in OPEN_INFERENCE.items()}
+
+BFLOAT16 = "bfloat16"
 
 Dim = int | str | None
 """A length, the name of a length that varies, or ``None`` for one that varies and has no name."""
@@ -99,6 +103,11 @@ class Signature(NamedTuple):
     def takes(self) -> str:
         """``the model takes x: FP32 [3, 224, 224]``, for messages."""
         return "the model takes " + ", ".join(one.text() for one in self.inputs)
+
+
+def numpy_name(dtype: str) -> str:
+    """What NumPy calls the arrays of ``dtype``: bfloat16 comes and goes as float32, which holds all of it."""
+    return "float32" if dtype == BFLOAT16 else dtype
 
 
 def shape_text(shape: Sequence[Dim]) -> str:

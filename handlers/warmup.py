@@ -2,7 +2,7 @@
 
 ``warmup:`` in model-config.yaml: ``true`` makes inputs from the signature; a mapping chooses:
 
-* ``sizes``: batch sizes, by default 1, 2 and ``batchSize`` (the whole list 1..batchSize is what CUDA graphs want);
+* ``sizes``: batch sizes, by default 1, 2 and ``batchSize``, or those that the runtime prepares for;
 * ``samples``: files in the model's directory, each the body of a request (``.npy``, ``.npz``, JSON);
 * ``shapes``: ``{input: [dims of one item]}`` for dimensions that vary, 1 where nothing is said.
 
@@ -22,7 +22,7 @@ import numpy as np
 from mlserve.handler import PredictionError
 
 from . import batches, items
-from .signature import Signature, Tensor
+from .signature import Signature, Tensor, numpy_name
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,12 @@ def warm_up(
     *,
     directory: Path,
     batch_size: int,
+    sizes: Sequence[int] | None = None,
 ) -> float:
-    """Run every size on every sample; returns seconds. Raises ``ValueError`` for a section that cannot be right."""
+    """Run every size on every sample; returns seconds. Raises ``ValueError`` for a section that cannot be right.
+
+    ``sizes`` are those for a section that names none.
+    """
     options = section if isinstance(section, Mapping) else {}
     if not section or options.get("enable") is False:
         return 0.0
@@ -44,7 +48,7 @@ def warm_up(
         raise ValueError(f"warmup in model-config.yaml: unknown {', '.join(unknown)}; known are sizes, samples, shapes")
     begun = perf_counter()
     given = samples(options.get("samples"), signature, directory) or [generated(signature, options.get("shapes"))]
-    for size in sizes(options.get("sizes"), batch_size):
+    for size in chosen_sizes(options.get("sizes"), batch_size, sizes):
         for sample in given:
             batches.run(infer, signature, [sample] * size)
     seconds = perf_counter() - begun
@@ -52,10 +56,10 @@ def warm_up(
     return seconds
 
 
-def sizes(given: Any, batch_size: int) -> list[int]:
+def chosen_sizes(given: Any, batch_size: int, usual: Sequence[int] | None = None) -> list[int]:
     """The batch sizes to run, each once."""
     if given is None:
-        given = [1, 2, batch_size]
+        given = usual or [1, 2, batch_size]
     if not isinstance(given, Sequence) or not all(isinstance(one, int) and one > 0 for one in given):
         raise ValueError(f"warmup: sizes in model-config.yaml must be a list of batch sizes, got {given!r}")
     return sorted({min(one, batch_size) for one in given})
@@ -84,7 +88,7 @@ def generated(signature: Signature, shapes: Any) -> items.Item:
         if tensor.dtype == "str":
             array: np.ndarray[Any, Any] = np.full(shape, "", object)
         else:
-            array = np.zeros(shape, tensor.dtype or "float32")
+            array = np.zeros(shape, numpy_name(tensor.dtype) or "float32")
         arrays[tensor.name] = array if tensor.axis is None else np.expand_dims(array, tensor.axis)
     return items.Item(arrays, 1)
 

@@ -25,7 +25,9 @@ class Runtime(Protocol):
     """A loaded model. ``name`` is for people: ``onnxruntime 1.20, CPUExecutionProvider``.
 
     One that refuses more than its signature can say has ``check(arrays)`` as well: it gets one item's inputs, before
-    they join a batch, and raises :class:`mlserve.handler.PredictionError`.
+    they join a batch, and raises :class:`mlserve.handler.PredictionError`. One that prepares itself for requests has
+    ``warm(inputs)``, which warm-up calls instead of ``infer``, ``warm_sizes(batch_size)``, the batch sizes that it
+    prepares for, and ``wants_warm_up``, whether to do so without being asked.
     """
 
     name: str
@@ -101,11 +103,14 @@ def _holds(path: Path, *parts: str) -> bool:
 
 
 def source_of(path: Path, config: Mapping[str, Any], **more: Any) -> tuple[str, Source]:
-    """(the name of the runtime, what it is made from) for a model file. Raises as :func:`format_of`."""
+    """(the name of the runtime, what it is made from) for a model file. Raises as :func:`format_of`, and
+    ``ValueError`` for a section that is no mapping."""
     name = str(config.get("runtime") or format_of(path))
     of_torch = name in FORMATS and FORMATS[name].extra == "torch"
     section = config.get("torch" if of_torch else name)
-    return name, Source(path, options=section if isinstance(section, Mapping) else {}, config=config, **more)
+    if section is not None and not isinstance(section, Mapping):
+        raise ValueError(f"{'torch' if of_torch else name} in model-config.yaml must be a mapping, got {section!r}")
+    return name, Source(path, options=section or {}, config=config, **more)
 
 
 def open_model(name: str, source: Source) -> Runtime:

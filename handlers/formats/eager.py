@@ -6,10 +6,11 @@ import inspect
 
 import torch
 
-from ..loading import compile_model, load_eager
+from ..loading import load_eager
 from ..signature import Signature, Tensor
 from . import Source
 from .torchmodel import TorchModel, prepared
+from .torchoptions import compiled, options_of
 
 
 def open_model(source: Source) -> TorchModel:
@@ -19,13 +20,10 @@ def open_model(source: Source) -> TorchModel:
             f"{source.path.name} holds weights only: archive it with --model-file FILE.py, or put model.py with its "
             "nn.Module beside it"
         )
-    name = str(source.options.get("model_class") or "")
-    module = prepared(load_eager(source.code, source.path, name), source)
+    options = options_of(source, "weights")
+    module = prepared(load_eager(source.code, source.path, options.model_class), source, options)
     inputs = tuple(Tensor(name) for name in positional(module))
-    kind = "eager"
-    if "pt2" in source.config:
-        module, kind = compile_model(module, source.config["pt2"]), "compiled"
-    return TorchModel(kind, module, Signature(inputs, ()), source)
+    return TorchModel("eager", compiled(module, options), Signature(inputs, ()), source, options)
 
 
 def positional(module: torch.nn.Module) -> list[str]:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from ..runtimes import is_package, load_package, worker_device
-from ..signature import Signature, Tensor, with_batch_axis
+from ..signature import Signature, Tensor, numpy_name, with_batch_axis
 from . import Source
 from .torchmodel import TorchModel
+from .torchoptions import compiled, options_of
 
 
 def open_model(source: Source) -> TorchModel:
@@ -24,16 +25,20 @@ def open_model(source: Source) -> TorchModel:
         program = torch.export.load(str(source.path))
     except Exception as error:  # zip, JSON and schema errors, each of its own kind
         raise ValueError(f"{source.path.name} is not a program of torch.export ({error})") from error
+    options = options_of(source, "torch.export")
     module: Any = program.module().to(worker_device(source.gpu))
-    return TorchModel("torch.export", module, signature_of(program), source)
+    if options.channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    return TorchModel("torch.export", compiled(module, options), signature_of(program), source, options)
 
 
 def _compiled(source: Source) -> TorchModel:
+    options = options_of(source, "AOTInductor")
     package = load_package(source.path, worker_device(source.gpu))
     loader: Any = package.loader
     count = _leaves(json.loads(loader.get_call_spec()[0])[1])
     names = ["input"] if count == 1 else [f"input_{index}" for index in range(count)]
-    return TorchModel("AOTInductor", package, Signature(tuple(map(Tensor, names)), ()), source)
+    return TorchModel("AOTInductor", package, Signature(tuple(map(Tensor, names)), ()), source, options)
 
 
 def _leaves(spec: dict[str, Any]) -> int:
@@ -54,6 +59,6 @@ def signature_of(program: torch.export.ExportedProgram) -> Signature:
         return Tensor(name, str(value.dtype).removeprefix("torch."), shape)
 
     inputs = [tensor(str(name), values[str(name)]) for name in program.graph_signature.user_inputs]
-    return with_batch_axis(
-        inputs, [tensor(name, values.get(str(node))) for name, node in zip(names, outputs, strict=True)]
-    )
+    answers = [tensor(name, values.get(str(node))) for name, node in zip(names, outputs, strict=True)]
+    # Answers are NumPy's arrays; what an input is cast to is its own.
+    return with_batch_axis(inputs, [one._replace(dtype=numpy_name(one.dtype)) for one in answers])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..signature import Signature, Tensor, with_batch_axis
+from ..signature import BFLOAT16, Signature, Tensor, numpy_name, with_batch_axis
 from . import Source
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ DEFAULT = "serving_default"
 class SavedModel:
     """One signature of a SavedModel."""
 
+    takes_bfloat16 = True  # as float32, which becomes it
+
     def __init__(self, source: Source) -> None:
         self.name = f"tensorflow {tf.__version__}, {use_device(source)}"
         folder = source.path.parent if source.path.is_file() else source.path
@@ -44,7 +46,10 @@ class SavedModel:
 
     def infer(self, inputs: Arrays) -> Arrays:
         """See :class:`Runtime`."""
-        outputs = self._function(**{name: tf.constant(array) for name, array in inputs.items()})
+        wide = {one.name for one in self.signature.inputs if one.dtype == BFLOAT16}
+        outputs = self._function(
+            **{name: tf.constant(array, tf.bfloat16 if name in wide else None) for name, array in inputs.items()}
+        )
         return {name: _array(value) for name, value in outputs.items()}
 
 
@@ -87,13 +92,17 @@ def signature_of(function: Any) -> Signature:
     """As the file declares it. TensorFlow has no names of dimensions."""
     return with_batch_axis(
         [_tensor(name, spec) for name, spec in function.structured_input_signature[1].items()],
-        [_tensor(name, spec) for name, spec in function.structured_outputs.items()],
+        [_answered(_tensor(name, spec)) for name, spec in function.structured_outputs.items()],
     )
 
 
 def _tensor(name: str, spec: Any) -> Tensor:
-    dtype = {"string": "str", "bfloat16": ""}.get(spec.dtype.name, spec.dtype.name)
+    dtype = {"string": "str"}.get(spec.dtype.name, spec.dtype.name)
     return Tensor(name, dtype, None if spec.shape.rank is None else tuple(spec.shape.as_list()))
+
+
+def _answered(tensor: Tensor) -> Tensor:
+    return tensor._replace(dtype=numpy_name(tensor.dtype))
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:

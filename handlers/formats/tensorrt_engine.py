@@ -73,6 +73,8 @@ class EngineRefused(Exception):
 class TensorRtModel:
     """An engine as a runtime."""
 
+    wants_warm_up = True  # its first call sets the device up
+
     def __init__(self, source: Source, load: Callable[[Path, int], Engine]) -> None:
         if source.gpu is None:
             raise ValueError(

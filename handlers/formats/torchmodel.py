@@ -1,81 +1,109 @@
-"""What all torch models share: device, precision, tensors in and out.
-
-Options under ``torch:`` in model-config.yaml: ``dtype: float16 | bfloat16`` (weights and floating inputs),
-``autocast: float16 | bfloat16``, ``channels_last: true``.
-"""
+"""What all torch models share: device, precision, tensors in and out, CUDA graphs, batch sizes to warm up."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..runtimes import worker_device
-from ..signature import Signature, Tensor
+from ..signature import BFLOAT16, Signature, Tensor
+from .cuda_graphs import CudaGraphs
+from .torchoptions import Options
 
 if TYPE_CHECKING:
     from . import Arrays, Source
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"float16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
 
 class TorchModel:
     """A callable of tensors as a :class:`Runtime`. ``signature.inputs`` are its arguments, in order."""
 
-    def __init__(self, name: str, call: Callable[..., Any], signature: Signature, source: Source) -> None:
+    takes_bfloat16 = True  # as float32, which becomes it
+
+    def __init__(
+        self, name: str, call: Callable[..., Any], signature: Signature, source: Source, options: Options
+    ) -> None:
         self.signature = signature
         self.call = call
+        self.options = options
         self._device = worker_device(source.gpu)
-        self.name = f"torch {torch.__version__}, {name}, {self._device}"
-        self._dtype = dtype_of(source.options, "dtype")
-        self._autocast = dtype_of(source.options, "autocast")
-        self._channels_last = source.options.get("channels_last") is True
+        self._graphs = CudaGraphs(self._device) if options.cuda_graphs else None
+        how = [name, *(["compiled"] if options.compiled is not None else []), str(self._device)]
+        self.name = f"torch {torch.__version__}, {', '.join(how)}"
         logger.info("%s: %s", source.path.name, self.name)
 
     def infer(self, inputs: Arrays) -> Arrays:
         """See :class:`Runtime`."""
-        tensors = [self.tensor(inputs[one.name]) for one in self.signature.inputs]
+        tensors = self._tensors(inputs)
         with torch.inference_mode():
-            if self._autocast is None:
-                output = self.call(*tensors)
-            else:
-                with torch.autocast(self._device.type, dtype=self._autocast):
-                    output = self.call(*tensors)
-        return {name: _array(tensor) for name, tensor in named_outputs(output, self.signature.outputs).items()}
+            if self._graphs is not None:
+                found = self._graphs.run(tensors, self.signature)
+                if found is not None:
+                    return _arrays(found)
+            return _arrays(self._called(tensors))
 
-    def tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
-        """``array`` on the device, in the precision and memory format of the options."""
+    def warm(self, inputs: Arrays) -> Arrays:
+        """See :class:`Runtime`. Where CUDA graphs are asked for, this batch size gets one."""
+        if self._graphs is not None:
+            with torch.inference_mode():
+                self._graphs.capture(self._called, self._tensors(inputs), self.signature)
+        return self.infer(inputs)
+
+    def warm_sizes(self, batch_size: int) -> list[int]:
+        """See :class:`Runtime`."""
+        if self.options.every_size:
+            return list(range(1, batch_size + 1))
+        if self._graphs is not None:  # what lies between is filled up to the next one
+            return [*(1 << at for at in range(batch_size.bit_length()) if 1 << at < batch_size), batch_size]
+        return [1, 2, batch_size]
+
+    @property
+    def wants_warm_up(self) -> bool:
+        """See :class:`Runtime`."""
+        return self.options.compiled is not None or self._graphs is not None
+
+    def tensor(self, array: np.ndarray[Any, Any], dtype: str = "") -> torch.Tensor:
+        """``array`` on the device, in the precision and memory format of the options. ``dtype`` is the input's."""
         with warnings.catch_warnings():
             # A .npy body is read-only memory; no model is expected to write into its input.
             warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
             tensor = torch.from_numpy(np.ascontiguousarray(array))
-        tensor = tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
-        if self._channels_last and tensor.dim() == 4:
+        wanted = torch.bfloat16 if dtype == BFLOAT16 else None  # NumPy has none: it comes as float32
+        if tensor.is_floating_point():
+            wanted = self.options.dtype or wanted
+        tensor = tensor.to(self._device, wanted)
+        if self.options.channels_last and tensor.dim() == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
+    def _tensors(self, inputs: Arrays) -> list[torch.Tensor]:
+        return [self.tensor(inputs[one.name], one.dtype) for one in self.signature.inputs]
 
-def dtype_of(options: Mapping[str, Any], key: str) -> torch.dtype | None:
-    """The dtype that an option names. Raises ``ValueError`` for one that is none."""
-    value = options.get(key)
-    if value is None:
-        return None
-    if value not in _DTYPES:
-        raise ValueError(f"torch: {key} in model-config.yaml must be one of {', '.join(_DTYPES)}, got {value!r}")
-    return _DTYPES[value]
+    def _called(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        with self._precision():
+            return named_outputs(self.call(*tensors), self.signature.outputs)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.options.autocast is None:
+            return nullcontext()
+        # A graph must not hold weights that the cache gave up after its capture.
+        return torch.autocast(
+            self._device.type, dtype=self.options.autocast, cache_enabled=None if self._graphs is None else False
+        )
 
 
-def prepared(module: torch.nn.Module, source: Source) -> torch.nn.Module:
+def prepared(module: torch.nn.Module, source: Source, options: Options) -> torch.nn.Module:
     """``module`` for inference, on its device, in the precision and memory format of the options."""
     module.eval()
-    module = module.to(worker_device(source.gpu), dtype_of(source.options, "dtype"))
-    if source.options.get("channels_last") is True:
+    module = module.to(worker_device(source.gpu), options.dtype)
+    if options.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
 
@@ -91,6 +119,10 @@ def named_outputs(output: Any, declared: Sequence[Tensor]) -> dict[str, torch.Te
     names = [one.name for one in declared] if len(declared) == len(output) else []
     fields = getattr(output, "_fields", None) or names or [f"output_{index}" for index in range(len(output))]
     return dict(zip(fields, output, strict=True))
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: _array(tensor) for name, tensor in tensors.items()}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -153,3 +153,20 @@ def test_a_model_runs_on_the_worker_s_gpu_and_answers_as_on_the_cpu(tmp_path, pa
         found = [next(iter(answer.values())) for answer in answers]
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
         np.testing.assert_allclose(next(iter(ask(server, "m", ROWS[3]).values())), expected[3], atol=TOLERANCE)
+
+
+def test_a_batch_replays_the_cuda_graph_that_holds_it(tmp_path):
+    import numpy as np
+
+    pytest.importorskip("torch")
+    expected = write_eager(tmp_path / "m.pth")
+    (tmp_path / "m.yaml").write_text(
+        CONFIG + "inputs: {x: {dtype: float32, shape: [-1, 4]}}\ntorch: {cuda_graphs: true}\n"
+    )
+    with running(tmp_path / "run", "m=m.pth", store=tmp_path, settings={"GPU_IDS": "0"}) as server:
+        log = server.log_text()
+        assert all(f"captured a CUDA graph of {size} rows" in log for size in (1, 2, 4, 8))
+        for count in (1, 3, 8):
+            found = [next(iter(answer.values())) for answer in ask_together(server, "m", ROWS[:count])]
+            np.testing.assert_allclose(found, expected[:count], atol=TOLERANCE)
+        assert server.log_text().count("captured a CUDA graph") == 4  # requests capture none

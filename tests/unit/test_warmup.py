@@ -8,10 +8,16 @@ np = pytest.importorskip("numpy")
 
 from mlserve.handlers.auto import warm_up_wanted  # noqa: E402
 from mlserve.handlers.signature import Signature, Tensor  # noqa: E402
-from mlserve.handlers.warmup import warm_up  # noqa: E402
+from mlserve.handlers.warmup import chosen_sizes, warm_up  # noqa: E402
 
 KNOWN = Signature((Tensor("x", "float32", (None, 3, "width")), Tensor("t", "str", (None,))), ())
 UNKNOWN = Signature((Tensor("x"),), ())
+
+
+class Runtime:
+    def __init__(self, signature, **what):
+        self.signature = signature
+        vars(self).update(what)
 
 
 def calls(section, signature=KNOWN, directory=None, batch_size=8):
@@ -78,10 +84,20 @@ def test_a_section_that_cannot_be_right_names_its_key(section, said, tmp_path):
 def test_an_input_of_unknown_shape_is_asked_for_and_not_guessed():
     with pytest.raises(ValueError, match="does not say its shape"):
         calls(True, UNKNOWN)
-    assert warm_up_wanted("torch", UNKNOWN, {"pt2": "inductor"}) is False
+    assert warm_up_wanted(Runtime(UNKNOWN, wants_warm_up=True), {}) is False
 
 
-def test_a_compiled_model_is_warmed_up_without_being_asked():
-    assert warm_up_wanted("torch", KNOWN, {"pt2": "inductor"}) is True
-    assert warm_up_wanted("torch", KNOWN, {"pt2": "inductor", "warmup": False}) is False
-    assert warm_up_wanted("onnx", KNOWN, {}) is False
+def test_a_model_whose_first_calls_are_slow_is_warmed_up_without_being_asked():
+    assert warm_up_wanted(Runtime(KNOWN, wants_warm_up=True), {}) is True
+    assert warm_up_wanted(Runtime(KNOWN, wants_warm_up=True), {"warmup": False}) is False
+    assert warm_up_wanted(Runtime(KNOWN), {}) is False
+
+
+def test_a_runtime_says_which_sizes_it_prepares_for_unless_the_section_does():
+    assert chosen_sizes(None, 8, [1, 2, 4, 8]) == [1, 2, 4, 8]
+    assert chosen_sizes([3], 8, [1, 2, 4, 8]) == [3]
+
+
+def test_bfloat16_is_warmed_up_with_numbers_that_numpy_has():
+    [inputs] = calls({"sizes": [1]}, Signature((Tensor("x", "bfloat16", (None, 3)),), ()))
+    assert inputs["x"].dtype == np.float32
