@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlserve.handler import Context
 
+from .imagefiles import rgb
 from .labels import name_of
 from .timing import timed
 from .vision import VisionHandler
@@ -20,7 +21,7 @@ def to_tensor(image: Any) -> torch.Tensor:
     import numpy as np
     import torch
 
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))
+    pixels = torch.from_numpy(np.array(rgb(image)))
     return pixels.permute(2, 0, 1).to(torch.float32).div_(255)
 
 

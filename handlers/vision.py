@@ -7,11 +7,7 @@ there as ``uint8``, a quarter of the bytes of ``float32``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import importlib
-import io
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -20,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from .base import BaseHandler
+from .imagefiles import opened, reading, rgb
 from .timing import timed
 
 if TYPE_CHECKING:
@@ -27,7 +24,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-EXPECTED = "a JPEG, PNG or other image file as the body or as the part 'data', its base64 text, or a nested list"
+# Filters that are not continuous: on the edge of a step the rounding of the offset of a part picks another pixel.
+_STEPS = ("nearest", "box")
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,17 @@ class ImageTransform:
             raise ValueError(f"{source}: std must not be 0")
 
     def decode(self, image: Image) -> Image:
-        """Read the pixels of an opened ``image``, as RGB. Raises ``OSError``, ``SyntaxError`` or ``ValueError``."""
+        """The pixels of an opened ``image``, as RGB. Raises :class:`PredictionError` with status 400 or 413."""
         if self.draft and image.format == "JPEG":
             scale = 2 * self.resize / min(image.size)
             image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-        return image.convert("RGB")
+        return rgb(image)
 
     def pixels(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Resize and crop an RGB ``image``: an array ``[crop, crop, 3]`` of ``uint8``."""
+        """Resize and crop an RGB ``image``: an array ``[crop, crop, 3]`` of ``uint8``.
+
+        Raises :class:`PredictionError` with status 413 for a line that would have to be resized to a huge picture.
+        """
         import numpy as np
         from PIL import Image as pillow
 
@@ -95,10 +96,15 @@ class ImageTransform:
         # torchvision's rounding: the longer side is cut to a whole pixel, so its scale differs a little.
         to = (int(self.resize * width / short), int(self.resize * height / short))
         left, top = (round((side - self.crop) / 2) for side in to)
+        resample = pillow.Resampling[self.interpolation.upper()]
+        if self.interpolation in _STEPS:
+            if to[0] * to[1] > self.max_pixels:
+                many = f"{to[0] * to[1]} pixels (image: max_pixels in model-config.yaml)"
+                raise PredictionError(413, f"The image is too narrow: with its shorter side resized it has {many}")
+            return np.array(image.resize(to, resample).crop((left, top, left + self.crop, top + self.crop)))
         scale_x, scale_y = width / to[0], height / to[1]
         box = (left * scale_x, top * scale_y, (left + self.crop) * scale_x, (top + self.crop) * scale_y)
         # Only what the crop keeps is computed; the filter still reads the pixels around it.
-        resample = pillow.Resampling[self.interpolation.upper()]
         return np.array(image.resize((self.crop, self.crop), resample, box=box))
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -194,23 +200,17 @@ class VisionHandler(BaseHandler):
 
         if isinstance(value, list):
             return self._tensor(value)
-        with self._open(value) as image:
-            try:
-                decoded = self.transform.decode(image) if self._processes_itself() else image
-                decoded.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise PredictionError(400, f"The image is damaged: {error}") from error
-            if not self._processes_itself():
-                return self.image_processing(decoded)
-            return torch.from_numpy(self.transform.pixels(decoded))
+        with opened(value) as image:
+            if self._processes_itself():
+                return torch.from_numpy(self.transform.pixels(self.transform.decode(image)))
+            with reading():
+                image.load()
+            return self.image_processing(image)
 
     def decoded(self, value: Any) -> Image:
         """The whole image that was sent, as RGB. Raises :class:`PredictionError` with status 400 or 413."""
-        with self._open(value) as image:
-            try:
-                return self.transform.decode(image)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise PredictionError(400, f"The image is damaged: {error}") from error
+        with opened(value) as image:
+            return self.transform.decode(image)
 
     def _finished(self, item: torch.Tensor) -> torch.Tensor:
         import torch
@@ -225,43 +225,13 @@ class VisionHandler(BaseHandler):
         side = self.transform.crop
         try:
             tensor = torch.tensor(value, dtype=torch.float32)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise PredictionError(400, f"The nested list is not a tensor: {error}") from error
         if self._processes_itself() and tensor.shape != (3, side, side):
             raise PredictionError(
                 400, f"Expected a tensor of shape [3, {side}, {side}], normalised, got {list(tensor.shape)}"
             )
         return tensor
-
-    def _open(self, value: Any) -> Image:
-        """Read the header of an image; decoding comes later. Raises :class:`PredictionError` with status 400."""
-        from PIL import Image as pillow
-        from PIL import UnidentifiedImageError
-
-        if value is None:
-            raise PredictionError(400, f"No image in the request: expected {EXPECTED}")
-        if isinstance(value, str):
-            try:
-                text = value.partition(",")[2] if value.startswith("data:") else value  # a data: URL, as browsers make
-                value = base64.b64decode("".join(text.split()), validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise PredictionError(400, f"The text is not base64 ({error}): expected {EXPECTED}") from error
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise PredictionError(400, f"Cannot read an image from a JSON {type(value).__name__}: expected {EXPECTED}")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "error", pillow.DecompressionBombWarning
-                )  # Pillow itself raises at twice its limit
-                return pillow.open(io.BytesIO(value))
-        except UnidentifiedImageError as error:
-            message = f"Not an image that Pillow can read ({len(value)} bytes): expected {EXPECTED}"
-            raise PredictionError(400, message) from error
-        except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-            message = f"The image is too large: {error} (image: max_pixels in model-config.yaml)"
-            raise PredictionError(413, message) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise PredictionError(400, f"The image is damaged: {error}") from error
 
 
 def _sent(row: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zlib
 from fractions import Fraction
 from unittest import mock
 
@@ -109,6 +110,19 @@ def test_every_pillow_mode_becomes_rgb(make, mode):
     assert handler.preprocess([{"body": buffer.getvalue()}]).shape == (1, 3, 16, 16)
 
 
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_pixels_whose_black_and_white_nobody_knows_are_refused_not_cut_off_at_255(make):
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    for mode in ("F", "I"):
+        [answer] = handler.handle([{"body": saved(Image.new(mode, (20, 20)), "TIFF")}], handler.context)
+        assert (answer.status, "32 bits" in answer.message) == (400, True)
+
+
 def test_bytes_base64_and_data_urls_are_the_same_image(make):
     handler = make({"image": {"resize": 16, "crop": 16}})
     data = encoded(noise(40, 40))
@@ -139,6 +153,11 @@ BROKEN = {
     "no image at all": (b"hello", "Not an image that Pillow can read"),
     "an empty body": (b"", "Not an image"),
     "half a JPEG": (bytes(encoded(noise(300, 300), "JPEG"))[:2000], "damaged"),
+    "a DDS without a pixel format, for which Pillow raises NotImplementedError": (
+        bytes(encoded(noise(40, 40), "DDS")[:80] + bytes(4) + encoded(noise(40, 40), "DDS")[84:]),
+        "damaged",
+    ),
+    "a number beyond all floats": ([[[10**400]]], "not a tensor"),
     "half a PNG": (bytes(encoded(noise(300, 300)))[:20000], "damaged"),
     "text that is not base64": ("hello!", "not base64"),
     "a JSON object": ({"image": 1}, "JSON dict"),
@@ -181,6 +200,20 @@ def test_an_image_beyond_the_pixel_limit_is_refused_unless_the_limit_is_off(make
             assert "max_pixels" in answer.message
     handler = make(config, limit_max_image_pixels=False)
     assert isinstance(handler.handle([{"body": encoded(noise(40, 40))}], handler.context)[0], float)
+
+
+def test_a_picture_that_turns_out_to_be_huge_while_it_is_read_is_refused_too(make, monkeypatch):
+    """An ICO says its frames' sizes itself, a PNG inside of it may be larger."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    handler = make({"image": {"resize": 8, "crop": 8, "max_pixels": 5000}})
+    file = bytearray(saved(Image.new("RGB", (64, 64)), "ICO", sizes=[(64, 64)]))
+    at = file.index(b"IHDR") + 4
+    for side, refused in ((64, False), (100, True), (60_000, True)):
+        file[at : at + 8] = side.to_bytes(4, "big") * 2
+        file[at + 13 : at + 17] = zlib.crc32(file[at - 4 : at + 13]).to_bytes(4, "big")
+        good, answer = handler.handle([{"body": encoded(noise(9, 9))}, {"body": bytes(file)}], handler.context)
+        assert isinstance(good, float)
+        assert (getattr(answer, "status", 200) == 413) == refused
 
 
 def test_a_subclass_may_bring_its_own_processing(make):
