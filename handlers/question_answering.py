@@ -68,7 +68,6 @@ class QuestionAnswering:
         starts, ends = output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
         top, longest = parameters.get("top_k", 1), parameters.get("max_answer_len", 15)
         found: list[list[dict[str, Any]]] = [[] for _ in items]
-        empty = PredictionError(400, "The tokenizer finds no token in the context, which could hold the answer")
         filled: set[int] = set()
         for window, owner in enumerate(owners):
             context = [one == 1 for one in encoded.sequence_ids(window)]
@@ -79,8 +78,16 @@ class QuestionAnswering:
                 begin, end = int(offsets[window][first][0]), int(offsets[window][last][1])
                 answer = {"score": score, "start": begin, "end": end, "answer": items[owner][1][begin:end]}
                 found[owner].append(answer)
-        ranked = [_ranked(one)[:top] for one in found]
-        return [empty if owner not in filled else one[0] if top == 1 else one for owner, one in enumerate(ranked)]
+        return [_chosen(_ranked(one)[:top], top, owner in filled) for owner, one in enumerate(found)]
+
+
+def _chosen(ranked: list[dict[str, Any]], top: int, filled: bool) -> Any:
+    """The answer to one item; an error where there are no spans to choose from."""
+    if not filled:
+        return PredictionError(400, "The tokenizer finds no token in the context, which could hold the answer")
+    if not ranked:  # of numbers one span is always the best
+        return PredictionError(500, "The model's logits for it are not numbers (NaN): no span can be called the best")
+    return ranked[0] if top == 1 else ranked
 
 
 def best_spans(

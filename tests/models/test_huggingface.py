@@ -291,6 +291,21 @@ def test_a_long_prompt_is_cut_to_leave_room_for_new_tokens_and_does_not_overrun_
     assert (refused.status, "leave no room" in refused.message) == (400, True)
 
 
+def test_a_model_that_answers_nan_gets_valid_json_or_an_error_that_says_so(folders):
+    import torch
+
+    def answer(name, layer, item):
+        handler, context = loaded(folders[name])
+        model = handler.task.model if name == "answers" else handler.task.pipe.model
+        torch.nn.init.constant_(getattr(model, layer).bias, float("nan"))
+        (found,) = handler.handle([{"body": item}], context)
+        return found
+
+    assert json.loads(answer("classes", "classifier", "the cat").body)["score"] is None
+    refused = answer("answers", "qa_outputs", {"question": "who sat?", "context": "the cat sat"})
+    assert (refused.status, "(NaN)" in refused.message) == (500, True)
+
+
 def test_weights_of_another_task_are_refused(folders):
     with pytest.raises(ValueError, match=r"do not fill BertForTokenClassification: classifier\.bias"):
         loaded(folders["features"], task="token-classification")
