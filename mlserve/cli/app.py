@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stop": ("mlserve.cli.stop:stop", "Stop a server; requests under way are answered first."),
     "models": ("mlserve.cli.models:app", "List, describe, register, scale and unregister a server's models."),
     "predict": ("mlserve.cli.predict:predict", "Send a request to a model."),
+    "bench": ("mlserve.cli.bench:bench", "Put load on a model and tell throughput and latencies."),
     "doctor": ("mlserve.cli.doctor:doctor", "Tell what a TorchServe installation needs to run here."),
     "compat": ("mlserve.cli.shims.install:app", "Write TorchServe's commands and modules for scripts that use them."),
     "config": ("mlserve.cli.config:app", "Show the settings in effect and where each comes from."),

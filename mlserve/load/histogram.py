@@ -9,7 +9,7 @@ kept exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 TICK = 1e-7  # seconds
 RELATIVE_ERROR = 1 / 256  # of a quantile, beside half a tick
@@ -88,22 +88,25 @@ class Histogram:
 
         NaN where nothing was counted. 0 and 1 give the smallest and the largest exactly.
         """
-        if not 0 <= share <= 1:
-            raise ValueError(f"a share is between 0 and 1, not {share}")
-        if not self.count:
-            return math.nan
-        # A share such as 0.99 is no binary fraction: without the rounding 0.99 * 100 may ask for the 100th of 100.
-        rank = max(1, math.ceil(round(share * self.count, 6)))
-        if rank == self.count:
-            return self.largest
-        if share == 0:
-            return self.smallest
-        for bucket, count in enumerate(self._counts):
-            rank -= count
-            if rank <= 0:
-                low, high = bounds_of(bucket)
-                return min(max((low + high) / 2 * TICK, self.smallest), self.largest)
-        raise AssertionError("the counts do not add up")
+        return self.quantiles((share,))[0]
+
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """:meth:`quantile` of each of the ``shares``, which rise, in one pass."""
+        found: list[float] = []
+        buckets, seen, high = self.filled(), 0, 0.0
+        for share in shares:
+            if not 0 <= share <= 1:
+                raise ValueError(f"a share is between 0 and 1, not {share}")
+            # A share such as 0.99 is no binary fraction: without the rounding 0.99 * 100 may ask for the 100th of 100.
+            rank = max(1, math.ceil(round(share * self.count, 6)))
+            if not self.count or share == 0 or rank == self.count:
+                found.append(math.nan if not self.count else self.largest if rank == self.count else self.smallest)
+                continue
+            while seen < rank:
+                high, count = next(buckets)
+                seen += count
+            found.append(min(max(high, self.smallest), self.largest))
+        return found
 
     def filled(self) -> Iterator[tuple[float, int]]:
         """(middle in seconds, count) of the buckets that are not empty, shortest first."""

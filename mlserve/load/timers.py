@@ -2,7 +2,7 @@
 
 The loops' own (``call_at`` of asyncio and of uvloop) round up to whole milliseconds, which would be a third of what a
 fast model's answer takes, and be counted as its latency. Linux has timers that are files; Python has a name for them
-from 3.13 on, before that libc is called.
+from 3.13 on, before that libc is called. Elsewhere the loop's timer must do: a run tells how late it sent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import sys
 from collections.abc import Callable
 
 _MONOTONIC, _NONBLOCK, _CLOEXEC = 1, 0o4000, 0o2000000  # of linux/timerfd.h
@@ -24,8 +25,27 @@ class _Spec(ctypes.Structure):
     )
 
 
-class Timer:
-    """Calls ``callback`` once for each :meth:`arm`, from the running loop. Raises OSError where there is none."""
+class LoopTimer:
+    """Calls ``callback`` once for each :meth:`arm`, from the running loop, to the millisecond."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def arm(self, seconds: float) -> None:
+        """Fire after ``seconds``, soon if they are not above 0; an earlier order is replaced."""
+        self.close()
+        self._handle = self._loop.call_later(max(0.0, seconds), self._callback)
+
+    def close(self) -> None:
+        """Never fire again."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class FileTimer:
+    """The same, to some ten microseconds."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -37,7 +57,7 @@ class Timer:
         self._loop.add_reader(self._file, self._fired)
 
     def arm(self, seconds: float) -> None:
-        """Fire after ``seconds``, at once if they are not above 0; an earlier order is replaced."""
+        """Fire after ``seconds``, soon if they are not above 0; an earlier order is replaced."""
         nanoseconds = max(1, int(seconds * 1e9))  # 0 would switch it off
         spec = _Spec(0, 0, nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
         if self._libc.timerfd_settime(self._file, 0, ctypes.byref(spec), None):
@@ -56,3 +76,6 @@ class Timer:
         except BlockingIOError:  # it was set anew in between
             return
         self._callback()
+
+
+Timer = FileTimer if sys.platform == "linux" else LoopTimer

@@ -1,0 +1,153 @@
+"""From what ``mlserve bench`` was given to a :class:`Target`: where a model is found, which files make which
+requests."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlserve.cli.client import Access
+from mlserve.cli.reaching import server_url
+from mlserve.errors import SettingError
+from mlserve.load.target import (
+    DEFAULT_PORTS,
+    GRPC,
+    METHODS,
+    PROTOCOLS,
+    REST,
+    V2,
+    Payload,
+    Target,
+    is_address,
+    model_path,
+    split_url,
+)
+
+_TYPES = {".json": "application/json", ".txt": "text/plain", ".bin": "application/octet-stream"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was given on the command line, as it was given; empty where it was not."""
+
+    target: str
+    url: str = ""
+    model: str = ""
+    version: str = ""
+    protocol: str = ""
+    method: str = ""
+    inputs: Sequence[str] = ()
+    data: Sequence[str] = ()
+    expect: Sequence[str] = ()
+    headers: Sequence[str] = ()
+    content_type: str = ""
+    key: str = "data"
+    timeout: float = 30.0
+
+
+def target_of(asked: Asked, access: Access) -> Target:
+    """The target. Raises :class:`SettingError` for what contradicts itself or cannot be read."""
+    if asked.protocol and asked.protocol not in PROTOCOLS:
+        raise SettingError(f"--protocol: {asked.protocol!r} is none of {', '.join(PROTOCOLS)}")
+    address, path, model, protocol = _place(asked)
+    grpc = protocol in METHODS
+    payloads = _payloads(asked, path, model, grpc)
+    posts = bool(model or asked.inputs or asked.data)
+    if grpc and (asked.method or asked.content_type):
+        raise SettingError("--method and --content-type are for HTTP; a gRPC call has neither")
+    return Target(
+        address=address,
+        path=path,
+        payloads=payloads,
+        method=asked.method.upper() or ("POST" if posts else "GET"),
+        headers=_headers(asked.headers, access.token),
+        timeout=asked.timeout,
+        cacert=access.cacert,
+        insecure=access.insecure,
+    )
+
+
+def _place(asked: Asked) -> tuple[str, str, str, str]:
+    """(address, path, model or "", protocol)."""
+    if is_address(asked.target):
+        if asked.url != server_url("inference"):
+            raise SettingError(f"--url is the server of a model, and {asked.target} is an address already")
+        address, path, model = *split_url(asked.target), asked.model
+    else:
+        if asked.model:
+            raise SettingError(f"{asked.target!r} is taken as the name of a model; --model is for an address")
+        address, path, model = *split_url(asked.url), asked.target
+    protocol = asked.protocol or (GRPC if address.startswith("grpc") else REST)
+    if not is_address(asked.target) and protocol in METHODS and address.startswith("http"):
+        address = _grpc_beside(address, asked)
+    if address.startswith("grpc") and protocol not in METHODS:
+        raise SettingError(f"{address} speaks gRPC; --protocol {protocol} needs an http:// address")
+    if address.startswith("http") and protocol in METHODS:
+        raise SettingError(f"--protocol {protocol} needs an address like grpc://127.0.0.1:7070, not {address}")
+    if not model:
+        if asked.protocol or asked.version or address.startswith(("grpc", "unix")):
+            raise SettingError(f"which model of {address}? Name it with --model")
+        return address, path or "/", "", REST
+    if path and (protocol in METHODS or is_address(asked.target)):
+        raise SettingError(f"{asked.target} has a path already; --model completes the address of a server")
+    return address, path + model_path(model, protocol, asked.version), model, protocol
+
+
+def _grpc_beside(address: str, asked: Asked) -> str:
+    """The gRPC port of the same host, for the server that is asked when none is named."""
+    if asked.url != server_url("inference"):
+        raise SettingError(f"--protocol {asked.protocol} needs --url grpc://host:7070, not {asked.url}")
+    scheme, _, place = address.partition("://")
+    host = place.rpartition(":")[0] if place.rpartition(":")[2].isdigit() else place
+    return f"{'grpcs' if scheme == 'https' else 'grpc'}://{host}:{DEFAULT_PORTS['grpc']}"
+
+
+def _payloads(asked: Asked, path: str, model: str, grpc: bool) -> tuple[Payload, ...]:
+    bodies = [(_read(file, "--input"), _type_of(file)) for file in asked.inputs]
+    for text in asked.data:
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise SettingError(f"--data: not JSON: {error}; use --input for other input") from None
+        bodies.append((text.encode(), "application/json"))
+    bodies = bodies or [(b"", "")]
+    answers: list[bytes | None] = [_read(file, "--expect") for file in asked.expect]
+    if answers and len(answers) not in (1, len(bodies)):
+        raise SettingError(f"--expect: {len(answers)} answers for {len(bodies)} inputs; give one for each, or one")
+    answers = answers or [None]
+    if grpc:
+        from mlserve.load.grpc_messages import message
+
+        bodies = [(message(path, body, model, asked.version, asked.key), "") for body, _ in bodies]
+    v2 = "application/json" if asked.protocol == V2 else ""
+    return tuple(
+        Payload(body, asked.content_type or v2 or kind, answers[number % len(answers)])
+        for number, (body, kind) in enumerate(bodies)
+    )
+
+
+def _type_of(file: str) -> str:
+    suffix = Path(file).suffix.lower()
+    return _TYPES.get(suffix) or mimetypes.guess_type(file)[0] or "application/octet-stream"
+
+
+def _read(file: str, option: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise SettingError(f"{option}: cannot read {file}: {error.strerror or error}") from None
+
+
+def _headers(lines: Sequence[str], token: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise SettingError(f"--header: {line!r} is not 'Name: value'")
+        found.append((name.strip(), value.strip()))
+    if token and not any(name.lower() == "authorization" for name, _ in found):
+        found.append(("Authorization", f"Bearer {token}"))
+    return tuple(found)

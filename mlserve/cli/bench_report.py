@@ -1,0 +1,109 @@
+"""What ``mlserve bench`` shows: rows of a table, the JSON document, and whether limits were kept."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlserve import __version__
+from mlserve.load.result import OPEN, QUANTILES, LoadResult
+from mlserve.load.target import Target
+from mlserve.load.units import duration_text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run must keep, for CI; None is no limit. Quantile -> seconds, and requests per second."""
+
+    latency: tuple[tuple[str, float], ...] = ()
+    least_rate: float | None = None
+
+    def broken(self, result: LoadResult) -> list[str]:
+        """A line for each limit that ``result`` does not keep; without a good answer none is kept."""
+        found, where = [], level_name(result)
+        for name, most in self.latency:
+            value = result.quantile(QUANTILES[name])
+            if not value <= most:
+                found.append(f"{where}: {name} is {duration_text(value)}, more than {duration_text(most)}")
+        if self.least_rate is not None and not result.rate >= self.least_rate:
+            found.append(f"{where}: {result.rate:,.1f} requests/s, less than {self.least_rate:,g}")
+        return found
+
+
+def level_name(result: LoadResult) -> str:
+    """``32 connections`` or ``200 requests/s``."""
+    if result.mode == OPEN:
+        return f"{result.level:,g} requests/s"
+    return f"{result.level:,.0f} connection{'s' if result.level != 1 else ''}"
+
+
+def headers(mode: str, streamed: bool) -> list[str]:
+    """Names of the columns of :func:`row`."""
+    first = ["1ST BYTE P50", "P99"] if streamed else []
+    names = [name.upper() for name in QUANTILES]
+    return ["OFFERED/S" if mode == OPEN else "CONNECTIONS", "ANSWERS/S", *names, "MAX", *first, "ERRORS", "CLIENT CPU"]
+
+
+def row(result: LoadResult, streamed: bool) -> list[str]:
+    """A level as cells of text."""
+    values = result.latency.quantiles([*QUANTILES.values(), 1.0])
+    first = [duration_text(value) for value in result.first_byte.quantiles([0.5, 0.99])] if streamed else []
+    return [
+        f"{result.level:,g}",
+        f"{result.rate:,.0f}" if result.rate >= 100 else f"{result.rate:.1f}",
+        *(duration_text(value) for value in values),
+        *first,
+        f"{result.error_count:,}",
+        f"{result.cpu_share:.0%}",
+    ]
+
+
+def heading(target: Target, mode: str, arrivals: str, warmup: float) -> str:
+    """What is measured and how, in one line: the figures mean nothing without it."""
+    place = f"{target.address} {target.path}" if target.is_grpc else f"{target.method} {target.address}{target.path}"
+    if mode == OPEN:
+        how = f"open loop, {arrivals} arrivals, latency from the moment a request was meant to be sent"
+    else:
+        how = "closed loop: a connection sends when it has its answer; not corrected for coordinated omission"
+    inputs = f", {len(target.payloads)} inputs in turn" if len(target.payloads) > 1 else ""
+    uncounted = f"; {duration_text(warmup)} of warm-up before each row is not counted" if warmup else ""
+    return f"{place}{inputs}\n{how}{uncounted}"
+
+
+def notes(results: Sequence[LoadResult]) -> list[str]:
+    """Errors by kind with what the first of each said, and doubts about the figures."""
+    lines = []
+    for result in results:
+        where = level_name(result)
+        for kind, count in sorted(result.errors.items(), key=lambda item: -item[1]):
+            example = result.examples.get(kind, "")
+            lines.append(f"{where}: {count:,} of {result.requests:,}: {kind}" + (f" ({example})" if example else ""))
+        lines += [f"{where}: warning: {text}" for text in result.warnings()]
+    return lines
+
+
+def document(target: Target, results: Sequence[LoadResult], broken: Sequence[str]) -> dict[str, Any]:
+    """Everything as JSON can hold it."""
+    return {
+        "mlserve": __version__,
+        "machine": platform.machine(),
+        "target": {"address": target.address, "path": target.path, "method": target.method},
+        "inputs": [{"bytes": len(payload.body), "contentType": payload.content_type} for payload in target.payloads],
+        "timeout": target.timeout,
+        "runs": [result.to_dict() for result in results],
+        "broken": list(broken),
+    }
+
+
+def curve(results: Sequence[LoadResult]) -> dict[str, list[float]]:
+    """Level, rate, p50 and p99 (milliseconds) of the rows that have an answer: what a plot draws."""
+    good = sorted((result for result in results if result.latency.count), key=lambda result: result.level)
+    halves = [result.latency.quantiles([0.5, 0.99]) for result in good]
+    return {
+        "level": [result.level for result in good],
+        "rate": [result.rate for result in good],
+        "p50": [pair[0] * 1000 for pair in halves],
+        "p99": [pair[1] * 1000 for pair in halves],
+    }

@@ -1,0 +1,112 @@
+"""The runs of ``mlserve bench``: each input is tried once, then every level is measured, with a view of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlserve.cli.bench_report import Limits, headers, heading, row
+from mlserve.cli.bench_view import View
+from mlserve.cli.client import NotReachable, Refused
+from mlserve.load.client import REFUSED, ask_once
+from mlserve.load.result import CLOSED, LoadResult
+from mlserve.load.runners import closed_loop, open_loop
+from mlserve.load.target import Target
+
+TRIED = 50  # inputs that are tried before the first row
+UNREACHABLE = (REFUSED, "connection failed", "no connection in time")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: ``seconds``, or ``count`` requests if that is above 0, at each of the ``levels``, after ``warmup``
+    seconds of the same."""
+
+    mode: str
+    levels: Sequence[float]
+    seconds: float
+    warmup: float
+    count: int
+    arrivals: str
+    connections: int
+    limits: Limits
+    allow_errors: bool = False
+
+
+def measure(target: Target, plan: Plan, *, live: bool) -> list[LoadResult]:
+    """A result for each level that was begun; the last is marked if Ctrl-C ended it.
+
+    Raises :class:`NotReachable` and :class:`Refused` where it makes no sense to begin.
+    """
+    results: list[LoadResult] = []
+    run_loop(_try_inputs(target, plan.allow_errors))
+    gc.collect()
+    gc.freeze()  # what is loaded by now is not looked through again while answers are timed
+    view = View(live)
+    try:
+        run_loop(_levels(target, plan, view, results))
+    finally:
+        view.close()
+        gc.unfreeze()
+    return results
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.run`` on the fast loop where there is one."""
+    if sys.platform == "win32":
+        asyncio.run(main)
+        return
+    import uvloop
+
+    uvloop.run(main)
+
+
+async def _try_inputs(target: Target, allow_errors: bool) -> None:
+    for number in range(min(len(target.payloads), TRIED)):
+        kind, detail = await ask_once(target, number)
+        told = f"{kind} ({detail})" if detail else kind
+        if kind in UNREACHABLE:
+            raise NotReachable(f"no server at {target.address}: {told}; start one with 'mlserve start'")
+        if kind == "certificate not trusted":
+            raise Refused(
+                f"{target.address} is not to be trusted: {detail}; name its certificate, or who signed it, with "
+                "--cacert FILE, or skip the check with --insecure"
+            )
+        if kind and not allow_errors:
+            which = f"input {number + 1}" if len(target.payloads) > 1 else "the first request"
+            raise Refused(f"{which} fails before any load: {told}; --allow-errors measures all the same")
+
+
+async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResult]) -> None:
+    stop = asyncio.Event()
+
+    def interrupt() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    title = heading(target, plan.mode, plan.arrivals, plan.warmup)
+
+    def watch(result: LoadResult) -> None:
+        if view.due():
+            shown = [*results, result]
+            streamed = any(one.streamed for one in shown)
+            view.show(headers(plan.mode, streamed), [row(one, streamed) for one in shown], title)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    times: dict[str, Any] = {"warmup": plan.warmup, "count": plan.count, "watch": watch, "stop": stop}
+    for level in plan.levels:
+        if plan.mode == CLOSED:
+            result = await closed_loop(target, int(level), plan.seconds, **times)
+        else:
+            result = await open_loop(
+                target, level, plan.seconds, kind=plan.arrivals, connections=plan.connections, **times
+            )
+        results.append(result)
+        if result.interrupted:
+            return
