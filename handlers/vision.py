@@ -78,20 +78,34 @@ class ImageTransform:
 
     def decode(self, image: Image) -> Image:
         """The pixels of an opened ``image``, as RGB. Raises :class:`PredictionError` with status 400 or 413."""
-        if self.draft and image.format == "JPEG":
-            scale = 2 * self.resize / min(image.size)
-            image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-        return rgb(image)
+        return self._decoded(image)[0]
 
-    def pixels(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def prepared(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Decode, resize and crop an opened ``image``. Raises as :meth:`decode` and :meth:`pixels` do."""
+        return self.pixels(*self._decoded(image))
+
+    def _decoded(self, image: Image) -> tuple[Image, tuple[float, float]]:
+        """(RGB image, its true width and height): libjpeg rounds up 2201 / 4, and the picture ends within a pixel.
+
+        Taken for a whole one, it would shift all pixels (by 0.35 of one at the edge of a photo of 2201 x 2201).
+        """
+        extent: tuple[float, float] = image.size
+        if self.draft and image.format == "JPEG":
+            drafted = image.draft("RGB", (2 * self.resize, 2 * self.resize))  # at least this wide and this high
+            if drafted is not None:
+                extent = drafted[1][2:]
+        return rgb(image), extent
+
+    def pixels(self, image: Image, extent: tuple[float, float] | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Resize and crop an RGB ``image``: an array ``[crop, crop, 3]`` of ``uint8``.
 
-        Raises :class:`PredictionError` with status 413 for a line that would have to be resized to a huge picture.
+        ``extent`` is how much of its width and height is picture, where that is not all. Raises
+        :class:`PredictionError` with status 413 for a line that would have to be resized to a huge picture.
         """
         import numpy as np
         from PIL import Image as pillow
 
-        width, height = image.size
+        width, height = extent or image.size
         short = min(width, height)
         # torchvision's rounding: the longer side is cut to a whole pixel, so its scale differs a little.
         to = (int(self.resize * width / short), int(self.resize * height / short))
@@ -101,7 +115,8 @@ class ImageTransform:
             if to[0] * to[1] > self.max_pixels:
                 many = f"{to[0] * to[1]} pixels (image: max_pixels in model-config.yaml)"
                 raise PredictionError(413, f"The image is too narrow: with its shorter side resized it has {many}")
-            return np.array(image.resize(to, resample).crop((left, top, left + self.crop, top + self.crop)))
+            whole = image.resize(to, resample, box=(0, 0, width, height))
+            return np.array(whole.crop((left, top, left + self.crop, top + self.crop)))
         scale_x, scale_y = width / to[0], height / to[1]
         box = (left * scale_x, top * scale_y, (left + self.crop) * scale_x, (top + self.crop) * scale_y)
         # Only what the crop keeps is computed; the filter still reads the pixels around it.
@@ -126,7 +141,7 @@ class Preprocessing:
         """A ``PIL.Image`` to ``[3, crop, crop]`` of ``float32``, normalised."""
         import torch
 
-        pixels = torch.from_numpy(self.transform.pixels(self.transform.decode(image)))
+        pixels = torch.from_numpy(self.transform.prepared(image))
         return self.transform.normalise(pixels.unsqueeze(0))[0]
 
 
@@ -202,7 +217,7 @@ class VisionHandler(BaseHandler):
             return self._tensor(value)
         with opened(value) as image:
             if self._processes_itself():
-                return torch.from_numpy(self.transform.pixels(self.transform.decode(image)))
+                return torch.from_numpy(self.transform.prepared(image))
             with reading():
                 image.load()
             return self.image_processing(image)

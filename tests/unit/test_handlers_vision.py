@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
+from support.reference_images import pattern
 
 from mlserve.handler import Context, PredictionError
 from mlserve.handlers.vision import ImageTransform, VisionHandler
@@ -45,6 +46,12 @@ def encoded(array, kind="PNG", **options):
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind, **options)
     return bytearray(buffer.getvalue())
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def triangle_weights(length, to):
@@ -91,15 +98,31 @@ def test_normalising_follows_mean_and_std_per_channel():
     assert out[0, :, 0, 0].tolist() == pytest.approx([-1.0, -0.2, 1.0])
 
 
-def test_big_jpegs_decoded_in_draft_mode_stay_close_to_the_full_decode():
-    smooth = np.asarray(Image.fromarray(noise(16, 12)).resize((1600, 1200), Image.Resampling.BICUBIC))
-    data = encoded(smooth, "JPEG", quality=95)
-    quick, full = (ImageTransform(resize=256, crop=224, draft=draft) for draft in (True, False))
-    opened = Image.open(io.BytesIO(data))
-    assert quick.decode(opened).size == (800, 600), "half size is the least that leaves 2 x 256"
-    assert full.decode(Image.open(io.BytesIO(data))).size == (1600, 1200)
-    a, b = (t.pixels(t.decode(Image.open(io.BytesIO(data)))).astype(int) for t in (quick, full))
-    assert np.abs(a - b).mean() < 1.0
+@pytest.mark.parametrize("size", [(512, 384), (553, 553), (1031, 517), (300, 1200), (255, 900)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_big_jpegs_decoded_in_draft_mode_stay_close_to_the_full_decode(size, interpolation):
+    """Also of sizes that 2, 4 or 8 do not divide: there libjpeg's last row and column are only in part picture."""
+    shallow = (pattern(*size)[..., :3] >> 8).astype(np.uint8)
+    data = encoded(shallow, "JPEG", quality=90)
+    quick, full = (ImageTransform(64, 56, interpolation, draft=draft) for draft in (True, False))
+    apart = np.abs(
+        quick.prepared(Image.open(io.BytesIO(data))).astype(int)
+        - full.prepared(Image.open(io.BytesIO(data))).astype(int)
+    )
+    assert full.decode(Image.open(io.BytesIO(data))).size == size
+    assert apart.max() <= 10
+    assert apart.mean() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_draft_mode_leaves_twice_what_is_asked_and_no_more_than_it_must(mode):
+    transform = ImageTransform(resize=32, crop=32)
+    for short in (1, 31, 32, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1030):
+        for size in ((short, short), (short, short * 2 + 1), (short + 7, short)):
+            decoded = transform.decode(Image.open(io.BytesIO(saved(Image.new(mode, size), "JPEG"))))
+            factor = max(n for n in (1, 2, 4, 8) if n == 1 or short >= n * 64)
+            assert decoded.size == tuple(-(-side // factor) for side in size)
+            assert min(decoded.size) >= min(short, 64)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -108,12 +131,6 @@ def test_every_pillow_mode_becomes_rgb(make, mode):
     Image.fromarray(noise(40, 40)).convert(mode).save(buffer, "TIFF")
     handler = make({"image": {"resize": 16, "crop": 16}})
     assert handler.preprocess([{"body": buffer.getvalue()}]).shape == (1, 3, 16, 16)
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_pixels_whose_black_and_white_nobody_knows_are_refused_not_cut_off_at_255(make):
