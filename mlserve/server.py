@@ -238,6 +238,7 @@ class Server:
             cpus=available_cpus(),
             options=replace(load_options(settings), metrics=declarations(metrics)),
             on_state=self._on_worker_state,
+            spares=settings.workers.spare,
             first_id=settings.workers.first_id,
             first_group_id=settings.workers.first_group_id,
         )

@@ -102,6 +102,17 @@ class WorkerInfo:
 
 
 @dataclass
+@dataclass
+class SpareInfo:
+    """A process that waits to become the next worker, and what it costs meanwhile."""
+
+    pid: int
+    state: str  # "starting", "warming" or "warm"
+    packages: tuple[str, ...] = ()  # what it has imported or is importing
+    memory_bytes: int = 0  # resident, once it is warm
+    proportional_bytes: int = 0  # its share of them, pages that others map as well being divided
+
+
 class ModelDescription:
     """A model version as ``describe`` shows it."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from mlserve.core.job import Batch
     from mlserve.core.messages import Chunk, InferenceResponse
-    from mlserve.core.model import ModelSpec, WorkerInfo
+    from mlserve.core.model import ModelSpec, SpareInfo, WorkerInfo
     from mlserve.errors import ServeError
 
 
@@ -54,10 +54,11 @@ class Slot(Protocol):
 class BatchReport:
     """What a worker said about a finished batch. Times are in seconds.
 
-    ``waited`` is how long the batch lay in the worker while the one before it was computed.
+    ``waited`` is how long the batch lay in the worker while the one before it was computed. The queue sets
+    ``batch_size``.
     """
 
-    __slots__ = ("inference", "metrics", "postprocess", "preprocess", "transfer", "waited")
+    __slots__ = ("batch_size", "inference", "metrics", "postprocess", "preprocess", "transfer", "waited")
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class BatchReport:
         metrics: Sequence[Any] = (),
         waited: float = 0.0,
     ) -> None:
+        self.batch_size = 1
         self.transfer = transfer
         self.preprocess = preprocess
         self.inference = inference
@@ -135,6 +137,9 @@ class Engine(Protocol):
 
     def open(self, spec: ModelSpec, events: SlotEvents) -> Pool:
         """A pool with no workers yet."""
+
+    def spares(self) -> list[SpareInfo]:
+        """The processes that wait to become workers."""
 
     async def close(self) -> None:
         """Release what all pools share."""

@@ -18,7 +18,7 @@ from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import HttpCounts, ModelStats
-from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, check_name
+from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, SpareInfo, check_name
 from mlserve.core.observing import Observer
 from mlserve.core.pending import no_worker
 from mlserve.core.ports import Clock, Engine, ModelSource
@@ -269,6 +269,10 @@ class InferenceService:
             )
             for handle in handles
         ]
+
+    def spares(self) -> list[SpareInfo]:
+        """The processes that wait to become a worker of any model that they suit."""
+        return self._engine.spares()
 
     async def describe_customized(self, name: str, version: str = "") -> InferenceResponse:
         """What the model's handler says of itself: its answer to a request with the header ``describe``, alone in its

@@ -13,7 +13,7 @@ from time import monotonic
 from mlserve.core.job import Batch
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.messages import InferenceRequest, InferenceResponse
-from mlserve.core.model import ModelSpec, WorkerInfo
+from mlserve.core.model import ModelSpec, SpareInfo, WorkerInfo
 from mlserve.core.ports import BatchReport, SlotEvents
 from mlserve.errors import ErrorKind, ServeError
 
@@ -112,6 +112,10 @@ class InlineEngine:
         pool = InlinePool(self._handle, events)
         self._pools.append(pool)
         return pool
+
+    def spares(self) -> list[SpareInfo]:
+        """See ``core.ports.Engine``."""
+        return []
 
     async def close(self) -> None:
         """Empty every pool."""

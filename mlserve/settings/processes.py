@@ -27,6 +27,13 @@ class WorkersSettings:
     first_retry_wait: float = option(
         0.0, "How long a worker that died stays down before it is started again the first time.", low=0, unit="s"
     )
+    spare: int = option(
+        1,
+        "Processes with torch or ONNX Runtime imported that wait to become the next worker of a model that needs them; "
+        "none while less than four times their memory is free.",
+        low=0,
+        high=16,
+    )
     install_requirements: bool = option(
         False,
         "Install a model's requirements file when the model is loaded.",

@@ -38,6 +38,7 @@ class Kind(IntEnum):
     RELEASE = 4
     PING = 5
     DRAIN = 6
+    WARM = 7
     HELLO = 65
     READY = 66
     RESULT = 67
@@ -45,6 +46,7 @@ class Kind(IntEnum):
     FAILED = 69
     PONG = 70
     LOG = 71
+    WARMED = 72
 
 
 class FrameError(Exception):

@@ -20,6 +20,21 @@ class Hello(msgspec.Struct):
     rank: int = 0  # among the processes of a group
 
 
+class Warm(msgspec.Struct):
+    """Server -> spare worker, before LOAD: import these modules, then wait."""
+
+    modules: list[str]
+
+
+class Warmed(msgspec.Struct):
+    """Spare worker -> server: they are imported. ``top`` names the packages and modules that came with them."""
+
+    seconds: float
+    top: list[str]
+    failed: list[str] = []  # "module: why"
+    cuda: bool = False  # something has initialised CUDA: it can take no model
+
+
 class MetricDeclaration(msgspec.Struct, array_like=True):
     """A metric that handlers find in ``context.metrics`` without having declared it. ``kind`` as in MetricRecord."""
 
@@ -56,6 +71,8 @@ class Load(msgspec.Struct):
     handler_times: bool = False  # report TorchServe's metrics HandlerTime and PredictionTime
     worker_id: int = 0
     metrics: list[MetricDeclaration] = []
+    environment: dict[str, str | None] = {}  # of a worker that was started as a spare: what its environment lacks
+    report_modules: bool = False  # READY is to name what a spare should import
     preprocess_threads: int = -1  # batches preprocessed ahead; -1 = one on a GPU, for built-in handlers
 
 
@@ -83,6 +100,7 @@ class Ready(msgspec.Struct):
     entry: str  # "module.Class" or "module:function", for describe
     metrics: list[MetricRecord] = []  # reported by the handler meanwhile
     signature: dict[str, Any] = {}  # the model's inputs and outputs, where the handler knows them; for describe
+    modules: list[str] = []  # imported ones that take long, where they are asked for
 
 
 class LoadFailed(msgspec.Struct):

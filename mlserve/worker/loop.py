@@ -37,7 +37,7 @@ class Stop(Exception):
 
 
 class Reader(threading.Thread):
-    """Reads frames; ``inbox`` gets the LOAD frame, batches, and finally one :class:`Stop`."""
+    """Reads frames; ``inbox`` gets a WARM and the LOAD frame, batches, and finally one :class:`Stop`."""
 
     def __init__(self, link: Link, replies: Replies) -> None:
         super().__init__(name="mlserve-reader", daemon=True)
@@ -104,7 +104,7 @@ class Reader(threading.Thread):
             self._replies.release(frame.batch_id)
         elif frame.kind == Kind.DRAIN:
             self.inbox.put(Stop(ASKED))
-        elif frame.kind == Kind.LOAD:
+        elif frame.kind in (Kind.LOAD, Kind.WARM):
             self.inbox.put(frame)
         else:
             raise FrameError(f"unexpected frame of kind {frame.kind}")

@@ -30,7 +30,7 @@ import msgspec
 from mlserve.errors import ErrorKind
 from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION, Frame, Kind
-from mlserve.wire.payload import Hello, Load, LoadFailed, Ready
+from mlserve.wire.payload import Hello, Load, LoadFailed, Ready, Warm
 from mlserve.worker import failures, logs
 from mlserve.worker.context import RowDecoder, make_context
 from mlserve.worker.link import Link
@@ -122,6 +122,11 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
     """Load the model that a LOAD frame names and report it. Raises :class:`Stop` with code 3 when that fails."""
     begun = monotonic()
     request = msgspec.msgpack.decode(frame.meta, type=Load)
+    if request.environment:
+        from mlserve.worker.warm import adopt
+
+        adopt(request.environment)
+    environment = dict(os.environ)
     context = None
     try:
         if request.model_dir:
@@ -146,7 +151,12 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
         metrics = take_metrics(context) if context is not None else []
         link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace, metrics))
         raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
-    link.send_meta(Kind.READY, 0, Ready(monotonic() - begun, entry.name, take_metrics(context), entry.signature))
+    ready = Ready(monotonic() - begun, entry.name, take_metrics(context), entry.signature)
+    if request.report_modules:
+        from mlserve.worker.warm import heavy_modules
+
+        ready.modules = heavy_modules(environment)
+    link.send_meta(Kind.READY, 0, ready)
     rows = RowDecoder(request, arena, entry.accepts_views)
     return Runner(entry, context, request, rows, link, coroutines)
 
@@ -164,6 +174,11 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
     if not isinstance(first, Frame):
         raise Stop(PROTOCOL_ERROR, "protocol error: a batch before LOAD")
     try:
+        if first.kind == Kind.WARM:
+            from mlserve.worker.warm import warm
+
+            link.send_meta(Kind.WARMED, 0, warm(msgspec.msgpack.decode(first.meta, type=Warm).modules))
+            return _serve(reader, link, arena, replies)
         runner = _load(first, link, arena)
     except msgspec.MsgspecError as error:
         raise Stop(PROTOCOL_ERROR, f"protocol error in LOAD: {error}") from error

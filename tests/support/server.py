@@ -182,14 +182,16 @@ def launched(
     """Start a server on free ports of 127.0.0.1 and end it, by force if need be. Does not wait until it is ready.
 
     ``settings`` are environment names without their prefix: ``{"SERVER_FAST_LANE": "false"}``. gRPC is off (most tests
-    have no use for it, and loading it takes time); ``{"GRPC_ENABLED": "true"}`` serves it, on free ports as well.
+    have no use for it, and loading it takes time); ``{"GRPC_ENABLED": "true"}`` serves it, on free ports as well. Spare
+    workers are off as well.
     """
     directory.mkdir(parents=True, exist_ok=True)
     log, temp, pid_file, mark = directory / "server.log", directory / "tmp", directory / "pid", uuid.uuid4().hex
     temp.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLSERVE_")}
     ports = {f"SERVER_{api}_PORT": "0" for api in APIS}
-    given = {**ports, "GPU_IDS": "none", "METRICS_SYSTEM": "false", "GRPC_ENABLED": "false", **(settings or {})}
+    given = {**ports, "GPU_IDS": "none", "METRICS_SYSTEM": "false", "GRPC_ENABLED": "false", "WORKERS_SPARE": "0"}
+    given.update(settings or {})
     env = {**kept, **{f"MLSERVE_{name}": str(value) for name, value in given.items()}, "TMPDIR": str(temp), _MARK: mark}
     line = [*command(python), "start", "--model-store", str(store or directory), "--pid-file", str(pid_file), *args]
     with log.open("wb") as output:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 
-from mlserve.core.model import ModelKey, ModelSpec, WorkerInfo
+from mlserve.core.model import ModelKey, ModelSpec, SpareInfo, WorkerInfo
 from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.devices import DeviceAllocator
 from mlserve.engine.local.launch import LoadOptions, ranks, worker_command
 from mlserve.engine.local.pool import LocalPool
+from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.watch import HEARTBEAT
 
 FIRST_WORKER_ID = 9000
 FIRST_GROUP_ID = 29500
 ARENA_SIZE = 64 << 20
+SPARE_COMMAND = [sys.executable, "-m", "mlserve.worker"]  # a model with an interpreter of its own gets no spare
 
 
 class LocalEngine:
@@ -24,7 +27,8 @@ class LocalEngine:
     ``gpu_ids`` are physical ids, given to workers in turn; ``cpus`` is what the workers of a model share. ``on_state``
     is called at each step of a worker, on the event loop. ``command`` replaces the worker's command line, which gets
     file descriptors appended. ``arena_size`` bytes are reserved twice per worker, and use memory only once large
-    payloads come. Ids of workers count up from ``first_id``, those of groups of processes from ``first_group_id``.
+    payloads come. At most ``spares`` processes wait to become workers. Ids of workers count up from ``first_id``, those
+    of groups of processes from ``first_group_id``.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class LocalEngine:
         command: Callable[[ModelSpec, LoadOptions | None], Sequence[str]] = worker_command,
         arena_size: int = ARENA_SIZE,
         heartbeat: float = HEARTBEAT,
+        spares: int = 0,
         first_id: int = FIRST_WORKER_ID,
         first_group_id: int = FIRST_GROUP_ID,
     ) -> None:
@@ -50,6 +55,7 @@ class LocalEngine:
         self._ids = itertools.count(first_id)
         self._group_ids = itertools.count(first_group_id)
         self._pools: list[LocalPool] = []
+        self._spares = Spares(spares, SPARE_COMMAND, arena_size, cpus) if spares and sys.platform == "linux" else None
 
     def open(self, spec: ModelSpec, events: SlotEvents) -> LocalPool:
         """See ``core.ports.Engine``."""
@@ -71,12 +77,18 @@ class LocalEngine:
             command=command,
             arena_size=0 if relayed else self._arena_size,
             heartbeat=self._heartbeat,
+            spares=self._spares if list(command) == SPARE_COMMAND else None,
             on_state=on_state,
         )
         self._pools.append(pool)
         return pool
 
+    def spares(self) -> list[SpareInfo]:
+        """See ``core.ports.Engine``."""
+        return self._spares.describe() if self._spares is not None else []
+
     async def close(self) -> None:
         """End every worker that is left, at once."""
-        await asyncio.gather(*(pool.stop(0) for pool in self._pools))
+        ends = [pool.stop(0) for pool in self._pools]
+        await asyncio.gather(*ends, *((self._spares.close(),) if self._spares is not None else ()))
         self._pools.clear()

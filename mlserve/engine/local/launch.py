@@ -25,7 +25,8 @@ from mlserve.wire.payload import Load, MetricDeclaration
 _PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
 _KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
 _SECRETS = frozenset(name for item in all_options() for name in item.secret_variables)
-_THREADS = (
+DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -222,10 +223,10 @@ def worker_env(
     if ranks(spec):
         env["OMP_NUM_THREADS"] = str(spec.torchrun.get("OMP_NUMBER_THREADS", 1))
     elif spec.threads_per_worker:
-        env.update(dict.fromkeys(_THREADS, str(spec.threads_per_worker)))
+        env.update(dict.fromkeys(THREADS, str(spec.threads_per_worker)))
     elif "OMP_NUM_THREADS" not in env:
         threads = str(max(1, int(cpus / max(1, workers))))
-        for name in _THREADS:
+        for name in THREADS:
             env.setdefault(name, threads)
     return env
 

@@ -21,7 +21,17 @@ from mlserve.core.ports import BatchReport
 from mlserve.engine.local.batches import Malformed, Outgoing, all_failed, decode_meta, decode_results
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.frames import MAX_META, Frame, FrameError, FrameReader, Kind, encode_meta, frame, header
-from mlserve.wire.payload import CancelMeta, ChunkMeta, Hello, Load, LoadFailed, LogRecordMeta, Ready
+from mlserve.wire.payload import (
+    CancelMeta,
+    ChunkMeta,
+    Hello,
+    Load,
+    LoadFailed,
+    LogRecordMeta,
+    Ready,
+    Warm,
+    Warmed,
+)
 
 if TYPE_CHECKING:
     from mlserve.core.job import Batch
@@ -41,6 +51,9 @@ class LinkOwner(Protocol):
 
     def link_hello(self, hello: Hello) -> None:
         """The worker's program runs."""
+
+    def link_warmed(self, warmed: Warmed) -> None:
+        """The spare worker has imported what it was told to."""
 
     def link_ready(self, ready: Ready) -> None:
         """The worker has loaded the model."""
@@ -123,6 +136,14 @@ class WorkerLink(asyncio.Protocol):
     def load(self, message: Load) -> None:
         """Tell the worker what to load."""
         self._write(frame(Kind.LOAD, meta=message))
+
+    def warm(self, message: Warm) -> None:
+        """Tell a spare worker what to import."""
+        self._write(frame(Kind.WARM, meta=message))
+
+    def hand_over(self, worker_id: int, events: SlotEvents, owner: LinkOwner, *, patient: bool) -> None:
+        """Make the link to a spare worker that of worker ``worker_id``."""
+        self.worker_id, self._events, self._owner, self._patient = worker_id, events, owner, patient
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -247,6 +268,8 @@ class WorkerLink(asyncio.Protocol):
             self._owner.link_log(_decode_log(frm.meta))
         elif frm.kind == Kind.HELLO:
             self._owner.link_hello(msgspec.msgpack.decode(frm.meta, type=Hello))
+        elif frm.kind == Kind.WARMED:
+            self._owner.link_warmed(msgspec.msgpack.decode(frm.meta, type=Warmed))
         elif frm.kind == Kind.READY:
             self._owner.link_ready(msgspec.msgpack.decode(frm.meta, type=Ready))
         elif frm.kind == Kind.FAILED:

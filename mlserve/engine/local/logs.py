@@ -66,6 +66,17 @@ class WorkerLog:
             self.line(record.level, text[:MAX_LINE], source=source)
 
 
+class SpareLog(WorkerLog):
+    """Of a process that is no worker yet: its lines are of interest only to those who debug."""
+
+    def __init__(self) -> None:
+        super().__init__("spare", 0)
+
+    def line(self, level: int, text: str, stream: str = "stdout", source: str = "") -> None:
+        """See :class:`WorkerLog`."""
+        super().line(logging.DEBUG, text, stream, source)
+
+
 class PipeReader:
     """Reads one pipe of a worker and cuts it into lines. Owns ``fd``."""
 
@@ -78,6 +89,10 @@ class PipeReader:
         self._skipping = False
         os.set_blocking(fd, False)
         loop.add_reader(fd, self._readable)
+
+    def redirect(self, sink: WorkerLog) -> None:
+        """Send the lines to come to ``sink``."""
+        self._sink = sink
 
     def close(self) -> None:
         """Take what is still in the pipe, then close it."""

@@ -16,6 +16,7 @@ from mlserve.core.model import ModelSpec, WorkerInfo
 from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.devices import ModelDevices
 from mlserve.engine.local.launch import LoadOptions, devices_per_worker
+from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.supervisor import Shared, Worker
 from mlserve.errors import ErrorKind, ServeError, WorkerStartError
 
@@ -40,6 +41,7 @@ class LocalPool:
         command: Sequence[str],
         arena_size: int,
         heartbeat: float,
+        spares: Spares | None,
         on_state: Callable[[WorkerInfo], object],
     ) -> None:
         self._spec = spec
@@ -60,6 +62,7 @@ class LocalPool:
             on_end=self._ended,
             arena_size=arena_size,
             heartbeat=heartbeat,
+            spares=spares,
         )
         self.restarts = self._shared.restarts
 
@@ -101,6 +104,8 @@ class LocalPool:
         """See ``core.ports.Pool``. May be called again with a shorter ``grace``; 0 kills."""
         self._stopped = True
         self._shared.target = 0
+        if self._shared.spares is not None:
+            self._shared.spares.forget(self._spec.key)
         if self._workers:
             await asyncio.gather(*(worker.stop(max(grace, 0.0)) for worker in self._workers))
 

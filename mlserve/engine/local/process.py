@@ -78,6 +78,11 @@ class WorkerProcess:
         pipes = [PipeReader(loop, out_read, logging.INFO, log), PipeReader(loop, err_read, logging.WARNING, log)]
         return cls(popen, ours, pipes)
 
+    def redirect(self, log: WorkerLog) -> None:
+        """Send the lines that it prints from now on to ``log``."""
+        for pipe in self._pipes:
+            pipe.redirect(log)
+
     def terminate(self) -> None:
         """Ask the worker to end (SIGTERM)."""
         self._signal(signal.SIGTERM)

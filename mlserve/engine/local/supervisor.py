@@ -24,11 +24,13 @@ from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
 from mlserve.engine.local.reports import report_for
+from mlserve.engine.local.spare import make_arenas, start_process
+from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
 from mlserve.errors import ErrorKind, ServeError, WorkerDied
 from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION
-from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready
+from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready, Warmed
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Shared:
     command: Sequence[str]
     on_state: Callable[[WorkerInfo], object]
     on_end: Callable[[Worker, ServeError | None], object]
+    spares: Spares | None = None  # of which its workers may take one
     arena_size: int = 0
     heartbeat: float = HEARTBEAT
     target: int = 0
@@ -82,6 +85,8 @@ class Worker:
         self._load_failure: LoadFailed | None = None
         self._signature: dict[str, object] = {}  # what the handler said of its model
         self._ending: Ending | None = None
+        self._environment: dict[str, str] = {}
+        self._late: dict[str, str | None] | None = None  # what a process that was a spare has to be told, else None
         self._restarts = 0
         self._started_at = 0.0
         self._stop_asked = asyncio.Event()
@@ -198,19 +203,16 @@ class Worker:
         self._fault = self._load_failure = None
         self._started_at = time.time()
         oom_before = oom_kill_count()
-        arenas = self._make_arenas()
         try:
-            process = self._process = await self._spawn(arenas)
+            process, link, arenas, hello = await self._obtain()
         except OSError as error:
-            _close(arenas)
             return Ending("spawn_failed", f"could not be started: {error}")
-        patient = self._spec.async_communication  # there the loop's own sign of life counts
-        link = self._link = WorkerLink(self.worker_id, self._shared.events, self, *arenas, patient=patient)
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: link, sock=process.sock)
         if self.state is WorkerState.DRAINING:  # stopped while it was being spawned
             process.kill()
+        loop = asyncio.get_running_loop()
         self._startup_timer = loop.call_later(self._spec.startup_timeout, self._startup_timeout)
+        if hello is not None:
+            self.link_hello(hello)
         code = await process.exited
         self._startup_timer.cancel()
         if self._watch is not None:
@@ -224,28 +226,32 @@ class Worker:
         self._process = self._link = None
         return ending
 
-    async def _spawn(self, arenas: Sequence[Arena]) -> WorkerProcess:
-        command = placed(self._shared.command, self.index, self._shared.target)
-        for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
-            command += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
-        return await WorkerProcess.spawn(
-            command,
-            env=worker_env(
-                self._spec,
-                self._gpu_ids,
-                self._shared.cpus,
-                self._shared.target,
-                options=self._shared.options,
-            ),
-            log=self._log,
-            pass_fds=[arena.fd for arena in arenas],
-        )
-
-    def _make_arenas(self) -> list[Arena]:
-        """For requests and for replies; a memfd costs no memory before it is written to."""
-        size = self._shared.arena_size
-        made = [Arena.create(size), Arena.create(size)] if size else []
-        return [arena for arena in made if arena is not None]
+    async def _obtain(self) -> tuple[WorkerProcess, WorkerLink, list[Arena], Hello | None]:
+        """A process and the link to it: a spare one, which has said hello already, or else a new one."""
+        shared = self._shared
+        self._environment = worker_env(self._spec, self._gpu_ids, shared.cpus, shared.target, options=shared.options)
+        patient = self._spec.async_communication  # there the loop's own sign of life counts
+        taken = shared.spares.take(self._spec, self._environment) if shared.spares is not None else None
+        if taken is not None:
+            spare, self._late = taken
+            self._process, self._link, arenas = spare.hand_over(
+                self.worker_id, shared.events, self, self._log, patient=patient
+            )
+            log.info(
+                "worker %d of model %s takes the spare process %d", self.worker_id, self._spec.key, self._process.pid
+            )
+            return self._process, self._link, arenas, spare.hello
+        self._late = None
+        arenas = make_arenas(shared.arena_size)
+        try:
+            command = placed(shared.command, self.index, shared.target)
+            process = self._process = await start_process(command, self._environment, self._log, arenas)
+        except OSError:
+            _close(arenas)
+            raise
+        link = self._link = WorkerLink(self.worker_id, shared.events, self, *arenas, patient=patient)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=process.sock)
+        return process, link, arenas, None
 
     def _explain(self, code: int, oom_before: int | None) -> Ending:
         lines = "\n".join(list(self._log.tail)[-_DETAIL_LINES:])
@@ -318,7 +324,13 @@ class Worker:
             return
         self._step(WorkerEvent.HELLO)
         self._report.started(hello, self._log)
-        self._link.load(load_message(self._spec, self._gpu_ids, self._shared.options, self.worker_id))
+        message = load_message(self._spec, self._gpu_ids, self._shared.options, self.worker_id)
+        message.environment = self._late or {}
+        message.report_modules = self._shared.spares is not None and self._late is None
+        self._link.load(message)
+
+    def link_warmed(self, warmed: Warmed) -> None:
+        """See ``LinkOwner``. It is no spare any more."""
 
     def link_ready(self, ready: Ready) -> None:
         """See ``LinkOwner``."""
@@ -332,6 +344,8 @@ class Worker:
         self._signature = ready.signature
         self._step(WorkerEvent.LOADED)
         self._report.loaded()
+        if self._shared.spares is not None and self._late is None:
+            self._shared.spares.learn(self._spec, self._environment, ready.modules)
         self._shared.events.worker_loaded(self.worker_id, time.time() - self._started_at, ready.metrics)
         self._shared.events.slot_ready(self._link)
         if not self.first_load.done():

@@ -101,6 +101,7 @@ class Rig:
 
         async def main():
             local = LocalEngine(on_state=lambda key, info: self.states.append((info.worker_id, info.state)), **settings)
+            self.local = local
             pool = local.open(spec, self.events)
             try:
                 return await test(pool, self.events)
