@@ -22,24 +22,41 @@ if TYPE_CHECKING:
 EXPECTED = "a JPEG, PNG or other image file as the body or as the part 'data', its base64 text, or a nested list"
 
 
+def limit(max_pixels: int | None) -> None:
+    """Refuse larger images from now on, in the whole process: Pillow has one limit. None lifts it."""
+    from PIL import Image as pillow
+
+    pillow.MAX_IMAGE_PIXELS = max_pixels
+    # Pillow raises at twice its limit and warns before; check() raises instead. Filters of warnings belong to all
+    # threads, so they cannot be set around the reading of one image.
+    warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+
+
+def check(image: Image) -> None:
+    """Raise :class:`PredictionError` with status 413 for an image of more pixels than the limit."""
+    from PIL import Image as pillow
+
+    most, pixels = pillow.MAX_IMAGE_PIXELS, image.width * image.height
+    if most is not None and pixels > most:
+        raise too_large(f"{pixels} pixels of at most {most}")
+
+
+def too_large(reason: object) -> PredictionError:
+    """The refusal of an image for its size."""
+    return PredictionError(413, f"The image is too large: {reason} (image: max_pixels in model-config.yaml)")
+
+
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn what Pillow raises on a client's image into :class:`PredictionError` with status 400, or 413 if too large.
-
-    Its other warnings are about the client's file as well, and the log of a server is not the place for them.
-    """
+    """Turn what Pillow raises on a client's image into :class:`PredictionError`, 413 if it is too large, else 400."""
     from PIL import Image as pillow
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)  # Pillow itself raises at twice its limit
-            yield
+        yield
     except (PredictionError, MemoryError):
         raise
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        message = f"The image is too large: {error} (image: max_pixels in model-config.yaml)"
-        raise PredictionError(413, message) from error
+        raise too_large(error) from error
     except Exception as error:
         raise PredictionError(400, f"The image is damaged: {error}") from error
 
@@ -52,10 +69,19 @@ def opened(value: Any) -> Image:
     data = _content(value)
     with reading():
         try:
-            return pillow.open(io.BytesIO(data))
+            image = pillow.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
             message = f"Not an image that Pillow can read ({len(data)} bytes): expected {EXPECTED}"
             raise PredictionError(400, message) from error
+    check(image)
+    return image
+
+
+def load(image: Image) -> None:
+    """Read the pixels of an opened image, as they are. Raises :class:`PredictionError` with status 400 or 413."""
+    with reading():
+        image.load()
+    check(image)  # an icon's frame may be larger than its directory says
 
 
 def _content(value: Any) -> bytes | bytearray | memoryview:
@@ -81,8 +107,8 @@ def rgb(image: Image) -> Image:
     import numpy as np
     from PIL import Image as pillow
 
+    load(image)
     with reading():
-        image.load()
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("I", "F"):

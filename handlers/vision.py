@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from .base import BaseHandler
-from .imagefiles import opened, reading, rgb
+from .imagefiles import limit, load, opened, rgb, too_large
 from .timing import timed
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class ImageTransform:
         resample = pillow.Resampling[self.interpolation.upper()]
         if self.interpolation in _STEPS:
             if to[0] * to[1] > self.max_pixels:
-                many = f"{to[0] * to[1]} pixels (image: max_pixels in model-config.yaml)"
-                raise PredictionError(413, f"The image is too narrow: with its shorter side resized it has {many}")
+                raise too_large(f"with its shorter side resized it has {to[0] * to[1]} pixels")
             whole = image.resize(to, resample, box=(0, 0, width, height))
             return np.array(whole.crop((left, top, left + self.crop, top + self.crop)))
         scale_x, scale_y = width / to[0], height / to[1]
@@ -158,16 +157,13 @@ class VisionHandler(BaseHandler):
     def initialize(self, context: Context) -> None:
         """Read the ``image`` section of model-config.yaml, then load the model."""
         _require_pillow()
-        from PIL import Image as pillow
-
         options = (context.model_yaml_config or {}).get("image")
         if options is not None:
             self.transform = self.transform.updated(options)
         if self._processes_itself():
             self.image_processing = Preprocessing(self.transform)
-        # Pillow keeps one limit per process, and a worker has one model.
         limited = context.system_properties.get("limit_max_image_pixels", True)
-        pillow.MAX_IMAGE_PIXELS = self.transform.max_pixels if limited else None
+        limit(self.transform.max_pixels if limited else None)
         super().initialize(context)
 
     @cached_property
@@ -218,8 +214,7 @@ class VisionHandler(BaseHandler):
         with opened(value) as image:
             if self._processes_itself():
                 return torch.from_numpy(self.transform.prepared(image))
-            with reading():
-                image.load()
+            load(image)
             return self.image_processing(image)
 
     def decoded(self, value: Any) -> Image:
