@@ -24,23 +24,22 @@ QUEUED, SENT, DONE = 0, 1, 2
 
 
 class Job:
-    """One submitted request. Times are on the queue's clock, in seconds."""
+    """One submitted request. Times are on the queue's clock, in seconds.
 
-    __slots__ = (
-        "arrived",
-        "attempts",
-        "batch",
-        "index",
-        "on_chunk",
-        "on_done",
-        "queue",
-        "report",
-        "request",
-        "result",
-        "state",
-        "streaming",
-        "timer",
-    )
+    When it ends it lets go of its batch and of whoever waits for it, so that no request leaves a cycle behind for the
+    garbage collector. What most requests never set has its default in the class: that is cheaper than filling slots.
+    """
+
+    state = QUEUED
+    attempts = 0  # workers that died with this request
+    streaming = False  # a piece of the answer has left: it cannot be computed again
+    batch: Batch | None = None
+    index = 0
+    timer: Cancellable | None = None
+    result: InferenceResponse | ServeError | None = None
+    report: BatchReport | None = None
+    sent = 0.0  # to the worker that has it, or answered it; 0 while it is queued
+    ended = 0.0
 
     def __init__(
         self,
@@ -55,25 +54,21 @@ class Job:
         self.on_done = on_done
         self.on_chunk = on_chunk
         self.arrived = arrived
-        self.state = QUEUED
-        self.attempts = 0  # workers that died with this request
-        self.streaming = False  # a piece of the answer has left: it cannot be computed again
-        self.batch: Batch | None = None
-        self.index = 0
-        self.timer: Cancellable | None = None
-        self.result: InferenceResponse | ServeError | None = None
-        self.report: BatchReport | None = None
 
-    def finish(self, result: InferenceResponse | ServeError) -> bool:
+    def finish(self, result: InferenceResponse | ServeError, now: float = 0.0) -> bool:
         """End the job. Returns False, and does nothing, if it has ended before."""
         if self.state == DONE:
             return False
         self.state = DONE
         self.result = result
+        self.ended = now
+        self.batch = None
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
+        tell, self.on_done, self.on_chunk = self.on_done, _nobody, _nobody
         try:
-            self.on_done(self)
+            tell(self)
         except Exception:  # a protocol's fault must not take its batch mates' answers with it
             log.exception("request %s: answering failed", self.request.request_id)
         return True
@@ -86,13 +81,13 @@ class Job:
     @property
     def queued_for(self) -> float:
         """Seconds from arrival to being sent to a worker; 0 if it never was."""
-        return self.batch.sent - self.arrived if self.batch is not None else 0.0
+        return self.sent - self.arrived if self.sent else 0.0
 
     @property
     def timings(self) -> Timings | None:
         """Where the time went, once a worker has answered. Built on demand: most requests never ask."""
-        report, batch = self.report, self.batch
-        if report is None or batch is None:
+        report = self.report
+        if report is None:
             return None
         return Timings(
             self.queued_for + report.waited,
@@ -100,8 +95,12 @@ class Job:
             report.preprocess,
             report.inference,
             report.postprocess,
-            len(batch.jobs),
+            report.batch_size,
         )
+
+
+def _nobody(*_: object) -> None:
+    """Nobody waits any more."""
 
 
 class Batch:

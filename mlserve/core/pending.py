@@ -174,7 +174,7 @@ class ModelQueue:
         back += [job for batch in unstarted for job in batch.jobs]
         back = [job for job in back if job.state != DONE]  # one job's ending may have cancelled another
         for job in back:
-            job.state, job.batch = QUEUED, None
+            job.state, job.batch, job.sent = QUEUED, None, 0.0
         self._jobs.extendleft(reversed(back))
         self.depth += len(back)
         self.slot_closing(slot)
@@ -196,6 +196,7 @@ class ModelQueue:
             self.stats.custom.extend(report.metrics)
         if self.observer is not None:
             self.observer.computed(self.spec, batch, results, report)
+        report.batch_size = len(batch.jobs)
         for job, result in zip(batch.jobs, results, strict=True):
             if job.state == SENT:
                 job.report = report
@@ -228,8 +229,9 @@ class ModelQueue:
         return sum(not slot.in_flight for slot in self.slots)
 
     def _finish(self, job: Job, result: InferenceResponse | ServeError) -> None:
-        if job.finish(result):
-            took = self._clock.time() - job.arrived
+        now = self._clock.time()
+        if job.finish(result, now):
+            took = now - job.arrived
             self.stats.request_done(status_of(result), job.queued_for, took)
             if self.observer is not None:
                 self.observer.answered(job, job.queued_for, took)
@@ -346,7 +348,7 @@ class ModelQueue:
         self._batch_id = batch_id = (self._batch_id + 1) & _BATCH_IDS
         batch = Batch(batch_id, picked, now, slot)
         for index, job in enumerate(picked):
-            job.state, job.batch, job.index = SENT, batch, index
+            job.state, job.batch, job.index, job.sent = SENT, batch, index, now
         slot.send(batch)
 
 
