@@ -12,10 +12,12 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from numpy.lib.format import read_array_header_1_0
 
 from mlserve.handler import PredictionError, Response
 
@@ -39,9 +41,9 @@ def decode(row: Any, signature: Signature) -> Item:
     """The item in a handler's row. Raises :class:`PredictionError` with status 400."""
     value = body_of(row)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        value = bytes(value)
-        if value.startswith((NPY, NPZ)):
+        if bytes(value[:6]).startswith((NPY, NPZ)):
             return _from_file(value, signature)
+        value = bytes(value)
     if isinstance(value, (bytes, str)) and not _is_text(signature):
         value = _from_json(value)
     elif isinstance(value, bytes):
@@ -158,14 +160,33 @@ def wrong_shape(tensor: Tensor, shape: tuple[int, ...], signature: Signature) ->
     return PredictionError(400, f"Input {tensor.name!r} has the shape {shape_text(shape)}: {signature.takes()}")
 
 
-def _load(data: bytes) -> Any:
+def _load(data: bytes | bytearray | memoryview) -> Any:
     try:
+        if bytes(data[:8]) == NPY + b"\x01\x00":
+            return _array(data if isinstance(data, bytearray) else bytearray(data))
         return np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # a header that is no Python literal fails in the tokenizer, one of terabytes in malloc
         raise PredictionError(400, f"The body is a .npy or .npz file that cannot be read: {error}") from None
 
 
-def _from_file(data: bytes, signature: Signature) -> Item:
+def _array(data: bytearray) -> np.ndarray[Any, Any]:
+    """A ``.npy`` file of version 1.0, which all plain arrays are, in place: ``numpy.load`` takes 0.6 ms for 600 KB."""
+    start = 10 + int.from_bytes(data[8:10], "little")
+    shape, fortran, dtype = _header(bytes(data[8:start]))
+    if dtype.hasobject:
+        raise ValueError("Object arrays are pickled")
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, data, start, order="F" if fortran else "C")
+    return np.require(array, requirements="A")  # numpy's own files are aligned, others need not be
+
+
+@lru_cache(maxsize=64)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran's order, dtype. The same clients send the same; reading one takes 0.1 ms."""
+    shape, fortran, dtype = read_array_header_1_0(io.BytesIO(data))
+    return shape, fortran, dtype
+
+
+def _from_file(data: bytes | bytearray | memoryview, signature: Signature) -> Item:
     loaded = _load(data)
     if isinstance(loaded, np.ndarray):
         if len(signature.inputs) != 1:
