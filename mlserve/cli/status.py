@@ -40,6 +40,7 @@ class Status:
     addresses: dict[str, str] = field(default_factory=dict)
     log_file: str = ""
     models: list[ModelStatus] = field(default_factory=list)
+    spares: list[dict[str, Any]] = field(default_factory=list)  # processes that wait to become workers
     problem: str = ""
 
     def exit_code(self) -> int:
@@ -86,7 +87,7 @@ def ask(settings: Settings) -> Status:
     starting = info is not None and info.state == "starting"
     found.state = "ready" if code == 200 else "starting" if starting else "not ready"
     try:
-        found.models = _models(found.addresses.get("management", ""), tokens.get("management", ""))
+        found.models, found.spares = _models(found.addresses.get("management", ""), tokens.get("management", ""))
     except (ServeError, KeyError, TypeError) as error:
         found.problem = f"the management API does not tell the models: {error}"
     return found
@@ -101,19 +102,22 @@ def _unreachable(found: Status, info: ServerInfo | None, error: Exception) -> St
     return found
 
 
-def _models(address: str, key: str) -> list[ModelStatus]:
+def _models(address: str, key: str) -> tuple[list[ModelStatus], list[dict[str, Any]]]:
+    """The models, and the spare workers that they share."""
     models: list[ModelStatus] = []
+    spares: list[dict[str, Any]] = []
     token = ""
     while True:
         _, page = _get(address, "/models?limit=1000" + (f"&next_page_token={token}" if token else ""), key)
         for item in page["models"]:
             _, versions = _get(address, f"/models/{quote(item['modelName'])}/all", key)
             for one in versions:
+                spares = one.get("spareWorkers", [])
                 ready = sum(worker["status"] == "READY" for worker in one["workers"])
                 models.append(ModelStatus(one["modelName"], one["modelVersion"], ready, len(one["workers"])))
         token = page.get("nextPageToken", "")
         if not token:
-            return models
+            return models, spares
 
 
 def _get(address: str, path: str, token: str = "") -> tuple[int, Any]:
@@ -156,6 +160,9 @@ def _show(found: Status) -> None:
         typer.echo(f"{api:<12} {address}")
     if found.log_file:
         typer.echo(f"{'log':<12} {found.log_file}")
+    for spare in found.spares:
+        what = f"pid {spare['pid']}, {spare['state']}: {', '.join(spare['packages'])}"
+        typer.echo(f"{'spare':<12} {what}, {spare['memoryShare'] >> 20} MiB")
     if sys.stdout.isatty() and found.models:
         _table(found.models)
         return

@@ -65,7 +65,7 @@ class ManagementActions:
             customized = customized_json(said.body)
         gpus = {worker.gpu_id for model in models for worker in model.workers if worker.gpu_id is not None}
         usage = await asyncio.to_thread(lambda: {gpu: gpu_usage(gpu) for gpu in gpus}) if gpus else {}
-        return 200, [describe_json(model, usage, customized) for model in models]
+        return 200, [describe_json(model, usage, customized, self._service.spares()) for model in models]
 
     async def readiness(self, name: str) -> Result:
         """Whether the default version is ready. A model that wants no workers is healthy, but it answers nobody."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from mlserve.core.model import ModelDescription, ModelSpec, WorkerInfo
+from mlserve.core.model import ModelDescription, ModelSpec, SpareInfo, WorkerInfo
 from mlserve.gpus import read_gpu
 from mlserve.protocols.management import ListCall
 
@@ -34,10 +34,12 @@ def describe_json(
     model: ModelDescription,
     gpus: Mapping[int, str] | None = None,
     customized: Mapping[str, Any] | None = None,
+    spares: Sequence[SpareInfo] = (),
 ) -> dict[str, Any]:
     """One element of the describe answer: TorchServe's keys in its order, then mlserve's own.
 
-    ``gpus`` maps physical GPU ids to :func:`gpu_usage`; ``customized`` is what the handler said.
+    ``gpus`` maps physical GPU ids to :func:`gpu_usage`; ``customized`` is what the handler said; ``spares`` wait for
+    any model of the server that they suit.
     """
     spec = model.spec
     in_sequences = spec.sequence_batching and spec.sequence_max_idle_ms > 0  # else TorchServe ignores the numbers
@@ -78,6 +80,7 @@ def describe_json(
         "batchPolicy": spec.batch_policy,
         **next(({"signature": dict(worker.signature)} for worker in model.workers if worker.signature), {}),
         "lastError": model.last_error,
+        **({"spareWorkers": [spare_json(spare) for spare in spares]} if spares else {}),
         "provenance": dict(spec.provenance),
     }
 
@@ -103,6 +106,17 @@ def worker_json(worker: WorkerInfo, gpus: Mapping[int, str]) -> dict[str, Any]:
 
 
 def timestamp(seconds: float) -> str:
+def spare_json(spare: SpareInfo) -> dict[str, Any]:
+    """One spare worker of the describe answer. Memory is its share: pages that others map as well are divided."""
+    return {
+        "pid": spare.pid,
+        "state": spare.state,
+        "packages": list(spare.packages),
+        "memoryUsage": spare.memory_bytes,
+        "memoryShare": spare.proportional_bytes,
+    }
+
+
     """ISO 8601 in UTC with milliseconds, as ``2026-11-21T08:03:23.004Z``; ``seconds`` since the epoch."""
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

@@ -6,7 +6,7 @@ have to tell "nothing yet" from "not exported".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from mlserve.rest.families import handler_families, histogram_family, machine_fa
 from mlserve.rest.machine import MachineReading
 
 if TYPE_CHECKING:
+    from mlserve.core.model import SpareInfo
     from mlserve.core.registry import VersionHandle
 
 _VERSION = ("model", "version")
@@ -66,12 +67,14 @@ class ServiceCollector(Collector):
         machine: MachineReading | None = None,
         names: Collection[str] = (),
         handlers: bool = True,
+        spares: Sequence[SpareInfo] = (),
     ) -> None:
         self._versions = versions
         self._ready = ready
         self._machine = machine
         self._names = frozenset(names)
         self._handlers = handlers
+        self._spares = spares
 
     def collect(self) -> Iterator[Metric]:
         """Called by the encoders of ``prometheus_client``."""
@@ -91,6 +94,7 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily("mlserve_models", "Registered model versions.", len(self._versions))
         yield from self._request_families()
         yield from self._worker_families()
+        yield from self._spare_families()
         if self._handlers:
             yield from handler_families([(version.labels, version.stats.custom) for version in self._versions])
         if self._machine is not None:
@@ -144,3 +148,11 @@ class ServiceCollector(Collector):
             for worker, size in version.worker_memory.items():
                 memory.add_metric((*version.labels, worker), size)
         yield from (workers, restarts, memory)
+
+    def _spare_families(self) -> Iterator[Metric]:
+        count = GaugeMetricFamily("mlserve_spare_workers", "Processes that wait to become workers.", labels=("state",))
+        for state in ("starting", "warming", "warm"):
+            count.add_metric((state,), sum(spare.state == state for spare in self._spares))
+        share = sum(spare.proportional_bytes for spare in self._spares)
+        yield count
+        yield GaugeMetricFamily("mlserve_spare_memory_bytes", "Their share of memory, once they are warm.", share)

@@ -28,6 +28,7 @@ from mlserve.rest.machine import Machine, MachineReading
 from mlserve.rest.system import torchserve_readings
 
 if TYPE_CHECKING:
+    from mlserve.core.model import SpareInfo
     from mlserve.core.service import InferenceService
     from mlserve.settings import Settings
     from mlserve.settings.tree import MetricsSettings
@@ -80,28 +81,41 @@ class MetricsEndpoint:
         versions: list[VersionSnapshot] = []
         if self._settings.families != "torchserve" and mode == "prometheus":
             versions = [snapshot(handle) for handle in self._service.versions()]
-        ready = self._service.health().ready
+        ready, spares = self._service.health().ready, self._service.spares()
         if self._torchserve is None:
-            return await asyncio.to_thread(self._own_text, versions, ready, accept, names)
-        return await asyncio.to_thread(self._torchserve_text, self._torchserve.families(), versions, ready, names)
+            return await asyncio.to_thread(self._own_text, versions, ready, spares, accept, names)
+        families = self._torchserve.families()
+        return await asyncio.to_thread(self._torchserve_text, families, versions, ready, spares, names)
 
     def _own_text(
-        self, versions: list[VersionSnapshot], ready: bool, accept: str, names: Collection[str]
+        self,
+        versions: list[VersionSnapshot],
+        ready: bool,
+        spares: Sequence[SpareInfo],
+        accept: str,
+        names: Collection[str],
     ) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
         handlers = self._settings.auto_detect  # nothing declares metrics for these families
-        collector: Any = ServiceCollector(versions, ready=ready, machine=self._read(), names=names, handlers=handlers)
+        collector: Any = ServiceCollector(
+            versions, ready=ready, machine=self._read(), names=names, handlers=handlers, spares=spares
+        )
         return encode(collector), content_type
 
     def _torchserve_text(
-        self, families: Sequence[Family], versions: list[VersionSnapshot], ready: bool, names: Collection[str]
+        self,
+        families: Sequence[Family],
+        versions: list[VersionSnapshot],
+        ready: bool,
+        spares: Sequence[SpareInfo],
+        names: Collection[str],
     ) -> tuple[bytes, str]:
         machine = self._read()
         if machine is not None and self._torchserve is not None and not self._settings.system_command:
             exposition.readings(families, torchserve_readings(machine, self._torchserve.hostname))
         shown = list(exposition.torchserve_families(families))
         if self._settings.families == "both" and self._settings.mode == "prometheus":
-            own = ServiceCollector(versions, ready=ready, machine=machine, handlers=False)
+            own = ServiceCollector(versions, ready=ready, machine=machine, handlers=False, spares=spares)
             shown += exposition.own_families(own.collect())
         return exposition.write(shown, names), exposition.CONTENT_TYPE
 

@@ -41,6 +41,9 @@ class FakeService:
         self.models = {"m": ["1.0", "2.0"], "solo": ["1.0"]}
         self.worker = WorkerInfo(9000, "READY", pid=4711, started_at=1795254157.123, memory_bytes=1024)
 
+    def spares(self) -> list[Any]:
+        return []
+
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure

@@ -68,6 +68,9 @@ class ObjectEngine:
     def open(self, spec: ModelSpec, events: Any) -> ObjectPool:
         return ObjectPool(spec, events)
 
+    def spares(self) -> list[Any]:
+        return []
+
     async def close(self) -> None:
         pass
 

@@ -29,6 +29,9 @@ class FakeService:
         self.workers = [WorkerInfo(9000, "READY", pid=4711, gpu_id=2)]
         self.scaled = 1
 
+    def spares(self) -> list[Any]:
+        return []
+
     async def register(self, url: str, overrides: dict[str, Any], **options: Any) -> Any:
         self.calls.append((url, overrides, options))
         if self.failure:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, WorkerInfo
+from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, SpareInfo, WorkerInfo
 from mlserve.errors import InvalidInput, MethodNotAllowed, ModelNotFound, RouteNotFound, ServeError
 from mlserve.protocols import describing
 from mlserve.protocols import management as codec
@@ -210,6 +210,14 @@ def test_describe_of_a_gpu_model_hides_the_gpu() -> None:
     row = shown["workers"][0]
     assert (row["status"], row["gpu"], row["gpuUsage"], row["pid"]) == ("UNLOADING", True, "gpuId::3", -1)
     assert row["logTail"] == [str(line) for line in range(10, 60)]
+    assert "spareWorkers" not in shown
+
+
+def test_cost_of_a_spare_worker_is_hidden() -> None:
+    model = ModelDescription(ModelSpec(ModelKey("m", "2"), "/d", "h"), "READY", True, [], 0, 0)
+    shown = describing.describe_json(model, spares=[SpareInfo(4712, "warm", ("numpy", "torch"), 200, 180)])
+    expected = {"pid": 4712, "state": "warm", "packages": ["numpy", "torch"], "memoryUsage": 200, "memoryShare": 180}
+    assert shown["spareWorkers"] == [expected]
 
 
 def test_undecodable_text_cannot_be_printed() -> None:

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from mlserve.core.metrics import STATUSES, ModelStats
-from mlserve.core.model import ModelKey, WorkerInfo
+from mlserve.core.model import ModelKey, SpareInfo, WorkerInfo
 from mlserve.gpus import GpuReading
 from mlserve.rest.families import machine_families
 from mlserve.rest.machine import Machine
@@ -33,7 +33,12 @@ def fake_service(*workers: WorkerInfo, stats: ModelStats | None = None, names: t
         )
         for name in names
     ]
-    return SimpleNamespace(versions=lambda: handles, health=lambda: SimpleNamespace(ready=True), observer=None)
+    return SimpleNamespace(
+        versions=lambda: handles,
+        health=lambda: SimpleNamespace(ready=True),
+        observer=None,
+        spares=lambda: [SpareInfo(4712, "warm", ("torch",), 200, 180)],
+    )
 
 
 def get(service: Any, path: str = "/metrics", settings: Settings = QUIET, **options: Any) -> tuple[int, str, str]:
@@ -86,6 +91,9 @@ def test_numbers_are_not_those_of_the_service() -> None:
     assert found["mlserve_queue_depth", "model=m", "version=1.0"] == 3
     assert found["mlserve_workers", "model=m", "state=ready", "version=1.0"] == 2
     assert found["mlserve_workers", "model=m", "state=backoff", "version=1.0"] == 1
+    assert found["mlserve_spare_workers", "state=warm"] == 1
+    assert found["mlserve_spare_workers", "state=warming"] == 0
+    assert found[("mlserve_spare_memory_bytes",)] == 180
     assert found["mlserve_worker_memory_bytes", "model=m", "version=1.0", "worker=9000"] == 77
     assert found["mlserve_worker_restarts_total", "model=m", "reason=out_of_memory", "version=1.0"] == 2
     assert found["mlserve_ready",] == 1

@@ -109,7 +109,8 @@ def get(path="/metrics", method="GET", **settings):
         read_metrics_config(), mode=chosen.mode, hostname="h", write=lambda text, of_model: None
     )
     metrics.http_answer(200)
-    service = SimpleNamespace(versions=lambda: [handle], health=lambda: SimpleNamespace(ready=True), observer=metrics)
+    health = SimpleNamespace(ready=True)
+    service = SimpleNamespace(versions=lambda: [handle], health=lambda: health, observer=metrics, spares=list)
 
     async def run():
         app = build_metrics_app(service, replace(Settings(), metrics=chosen))
