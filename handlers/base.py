@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from . import profiling
-from .labels import FILE, load_label_mapping
+from .labels import labels_in
 from .loading import check_files, compile_model, load_eager, load_torchscript, model_files
 from .runtimes import SUFFIXES, aot_library, is_session, load_runtime, run_onnx, wants_compiled
 from .timing import timed
@@ -70,7 +70,7 @@ class BaseHandler:
         options = options if isinstance(options, Mapping) else {}
         self.input_dtype = options.get("input_dtype", self.input_dtype)
         directory = Path(context.system_properties["model_dir"])
-        self.mapping = load_label_mapping(directory / FILE)
+        self.mapping = labels_in(directory)
         if importlib.util.find_spec("torch") is not None:
             self.device = self.get_device()
             self.map_location = self.device.type

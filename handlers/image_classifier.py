@@ -7,22 +7,27 @@ from typing import Any
 from mlserve.handler import Context
 
 from .labels import named
+from .scores import limited, score_range
 from .vision import VisionHandler
 
 
 class ImageClassifier(VisionHandler):
-    """For models that return logits ``[n, classes]``. ``topk`` is how many classes an answer holds.
+    """For models that return logits ``[n, classes]``. ``topk`` is how many classes an answer holds, of those whose
+    probability is from ``min_score`` to ``max_score``.
 
-    Set it in a subclass, or as ``handler: {topk: 3}`` in model-config.yaml. Labels come from ``index_to_name.json``.
+    Set them in a subclass, or as ``handler: {topk: 3}`` in model-config.yaml. Labels come from ``index_to_name.json``.
     """
 
     topk = 5
+    min_score = 0.0
+    max_score = 1.0
 
     def initialize(self, context: Context) -> None:
-        """Load the model and read ``topk``."""
+        """Load the model and read the options."""
         options = (context.model_yaml_config or {}).get("handler")
         if isinstance(options, dict) and "topk" in options:
             self.set_max_result_classes(options["topk"])
+        self.min_score, self.max_score = score_range(context.model_yaml_config, self.min_score, self.max_score)
         super().initialize(context)
 
     def set_max_result_classes(self, topk: int) -> None:
@@ -38,6 +43,12 @@ class ImageClassifier(VisionHandler):
     def postprocess(self, data: Any) -> list[Any]:
         """Softmax ``[n, classes]`` and name the best ``topk`` of each row, most probable first."""
         probabilities = data.float().softmax(dim=1)
-        best = probabilities.topk(min(self.topk, probabilities.shape[1]), dim=1)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        allowed = probabilities
+        if self.max_score < 1:
+            allowed = probabilities.masked_fill(probabilities > self.max_score, -1)
+        best = allowed.topk(min(self.topk, probabilities.shape[1]), dim=1)
+        rows = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        if limited(self.min_score, self.max_score):
+            kept = [sum(value >= self.min_score for value in values) for _, values in rows]  # they are in order
+            rows = [(indices[:count], values[:count]) for (indices, values), count in zip(rows, kept, strict=True)]
         return [named(indices, values, self.mapping) for indices, values in rows]

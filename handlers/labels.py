@@ -1,16 +1,34 @@
 """Class names for a model's output: ``index_to_name.json`` in the archive maps a class index to its name.
 
 A value is a name, or a list whose last element is the name (``["n02123045", "tabby"]``, as in ImageNet's own files).
+The file may also be called ``mapping.json``, as long as it maps class indices: others use that name for other things.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
 FILE = "index_to_name.json"
+OTHER = "mapping.json"
+
+
+def labels_in(directory: Path) -> dict[str, Any] | None:
+    """The class names of an archive, or None if it has none. Raises ``ValueError`` if ``FILE`` is no JSON object."""
+    if (directory / FILE).is_file():
+        return load_label_mapping(directory / FILE)
+    try:
+        mapping = load_label_mapping(directory / OTHER)
+    except ValueError:
+        mapping = {}
+    if mapping is None or (mapping and all(key.isdecimal() for key in mapping)):
+        return mapping
+    logger.info("%s maps no class indices to names: it is left to the handler", OTHER)
+    return None
 
 
 def load_label_mapping(path: str | Path) -> dict[str, Any] | None:
@@ -38,7 +56,7 @@ def name_of(index: int, mapping: Mapping[str, Any] | None) -> str:
     if not mapping:
         return str(index)
     if str(index) not in mapping:
-        raise KeyError(f"{FILE} has {len(mapping)} entries and none for class {index}: it belongs to another model")
+        raise KeyError(f"There are {len(mapping)} class names and none for class {index}: they are of another model")
     name = mapping[str(index)]
     return str(name[-1] if isinstance(name, list) else name)
 

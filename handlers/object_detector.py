@@ -9,6 +9,7 @@ from mlserve.handler import Context
 
 from .imagefiles import rgb
 from .labels import name_of
+from .scores import score, score_range
 from .timing import timed
 from .vision import VisionHandler
 
@@ -28,21 +29,23 @@ def to_tensor(image: Any) -> torch.Tensor:
 class ObjectDetector(VisionHandler):
     """For models as torchvision's: a list of images in, ``{boxes, labels, scores}`` for each out.
 
-    ``threshold`` is the least score that is answered; set it in a subclass, or as ``handler: {threshold: 0.8}`` in
-    model-config.yaml. Boxes are in pixels of the image as it was sent.
+    ``threshold`` is the least score that is answered and ``max_score`` the greatest; set them in a subclass, or as
+    ``handler: {threshold: 0.8}`` in model-config.yaml, where ``min_score`` is another name of ``threshold``. Boxes are
+    in pixels of the image as it was sent.
     """
 
     image_processing: Callable[[Any], torch.Tensor] = staticmethod(to_tensor)
     threshold = 0.5
+    max_score = 1.0
 
     def initialize(self, context: Context) -> None:
-        """Load the model and read ``threshold``."""
+        """Load the model and read the options."""
         options = (context.model_yaml_config or {}).get("handler")
-        if isinstance(options, Mapping) and "threshold" in options:
-            threshold = options["threshold"]
-            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-                raise ValueError(f"handler.threshold in model-config.yaml must be from 0 to 1, got {threshold!r}")
-            self.threshold = threshold
+        options = options if isinstance(options, Mapping) else {}
+        if "threshold" in options and "min_score" in options:
+            raise ValueError("handler.threshold and handler.min_score in model-config.yaml are the same: give one")
+        threshold = score(options, "threshold", self.threshold)
+        self.threshold, self.max_score = score_range(context.model_yaml_config, threshold, self.max_score)
         super().initialize(context)
 
     def _together(self, items: list[torch.Tensor]) -> Any:
@@ -64,10 +67,12 @@ class ObjectDetector(VisionHandler):
 
     @timed
     def postprocess(self, data: Any) -> list[Any]:
-        """What scores at least ``threshold`` on each image, in the model's order."""
+        """What scores from ``threshold`` to ``max_score`` on each image, in the model's order."""
         answers = []
         for found in data:
             kept = found["scores"] >= self.threshold
+            if self.max_score < 1:
+                kept &= found["scores"] <= self.max_score
             boxes, labels, scores = (found[key][kept].tolist() for key in ("boxes", "labels", "scores"))
             answers.append(
                 [

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlserve.handler import PredictionError
+from mlserve.handler import Context, PredictionError
 
 from . import text as texts
 from .labels import named
+from .scores import limited, score_range
 from .text_handler import TextHandler
 from .timing import timed
 
@@ -23,6 +24,13 @@ class TextClassifier(TextHandler):
     """
 
     ngrams = 2
+    min_score = 0.0
+    max_score = 1.0
+
+    def initialize(self, context: Context) -> None:
+        """Load the model and the vocabulary, and read the options."""
+        self.min_score, self.max_score = score_range(context.model_yaml_config, self.min_score, self.max_score)
+        super().initialize(context)
 
     def preprocess(self, data: list[Any]) -> Any:
         """(tokens of all texts, where each starts), and the words of each text; a row without a text is refused."""
@@ -62,8 +70,15 @@ class TextClassifier(TextHandler):
 
     @timed
     def postprocess(self, data: Any) -> list[Any]:
-        """Every class with its probability, in the order of the model's output."""
-        return [named(range(len(row)), row, self.mapping) for row in data.float().softmax(dim=1).tolist()]
+        """Classes with a probability from ``min_score`` to ``max_score``, in the order of the model's output."""
+        rows = data.float().softmax(dim=1).tolist()
+        if not limited(self.min_score, self.max_score):
+            return [named(range(len(row)), row, self.mapping) for row in rows]
+        answers = []
+        for row in rows:
+            kept = [index for index, value in enumerate(row) if self.min_score <= value <= self.max_score]
+            answers.append(named(kept, [row[index] for index in kept], self.mapping))
+        return answers
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
         """How much what ``model.embedding`` gives speaks for class ``target``: ``{words, importances}`` per text.
