@@ -229,6 +229,7 @@ class Server:
             allowed_urls=settings.models.allowed_urls,
             private_urls=settings.models.private_urls,
             any_directory=settings.models.any_directory,
+            bare_files=settings.models.bare_files,
             default_handler=settings.models.default_handler,
             installing=installing(settings),
         )

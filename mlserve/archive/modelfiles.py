@@ -6,6 +6,7 @@ the runtime. Settings come from ``NAME.yaml`` beside the file, else from ``model
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ SUFFIXES: Mapping[str, str] = {
 FOLDERS: Mapping[str, str] = {"saved_model.pb": HANDLER}
 """File that makes a folder a model -> the built-in handler that serves it."""
 
+_WEIGHTS = (".pt", ".pth", ".safetensors")
+"""Suffixes of weights; TorchScript files, which need no code, have the first two as well."""
+
 _BEGINS: Mapping[str, bytes] = {".xml": b"<net", ".json": b'"learner"', ".txt": b"tree\n"}
 """What stands in the first bytes of a model, for suffixes that other files have as well."""
 
@@ -41,6 +45,16 @@ def is_model_file(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return mark in file.read(256)
+
+
+def lacks_code(path: Path) -> bool:
+    """Whether ``path`` holds weights only, and the Python file of their module is not beside it."""
+    if path.suffix not in _WEIGHTS or (path.parent / "model.py").is_file():
+        return False
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return not any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def manifest_for(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from mlserve.archive.download import AllowedUrls, DownloadLimits, download, file_name, is_url, place
 from mlserve.archive.extract import unpack
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH, read_manifest, split_handler
-from mlserve.archive.modelfiles import SUFFIXES, is_model_file, manifest_for, manifest_for_folder
+from mlserve.archive.modelfiles import SUFFIXES, is_model_file, lacks_code, manifest_for, manifest_for_folder
 from mlserve.archive.reading import DEFAULT_LIMITS, Limits
 from mlserve.archive.requirements import Installing
 from mlserve.archive.requirements import prepare as prepare_environment
@@ -54,6 +54,7 @@ class ModelStore:
         allowed_urls: Sequence[str],
         private_urls: bool = False,
         any_directory: bool = False,
+        bare_files: bool = True,
         default_handler: str = "",
         installing: Installing | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -65,17 +66,27 @@ class ModelStore:
         self._model_settings = model_settings
         self._allowed = AllowedUrls(allowed_urls, private=private_urls)
         self._any_directory = any_directory
+        self._bare_files = bare_files
         self._default_handler = default_handler
         self._installing = installing or Installing()
         self._limits = limits
         self._download_limits = download_limits or DownloadLimits()
 
     def list(self) -> list[Path]:
-        """Archives and unpacked models in the store, by name: what ``--models all`` loads."""
+        """Archives, unpacked models, bare model files and folders in the store, by name: what ``--models all`` loads.
+
+        Weights without their code are logged and left out: they are a part of some model.
+        """
         if self._root is None or not self._root.is_dir():
             return []
-        found = [path for path in self._root.iterdir() if not path.name.startswith(".") and _looks_like_model(path)]
-        return sorted(found, key=lambda path: path.name)
+        there = sorted((one for one in self._root.iterdir() if not one.name.startswith(".")), key=lambda one: one.name)
+        found = []
+        for path in there:
+            if _looks_like_model(path) or (self._bare_files and _is_bare_model(path)):
+                found.append(path)
+            elif self._bare_files and is_model_file(path):
+                log.warning("all: %s is left out: it holds weights, and no model.py with their module is there", path)
+        return found
 
     async def resolve(self, url: str, overrides: dict[str, Any]) -> ModelSpec:
         """Find, check and unpack what a client names. See :class:`mlserve.core.ports.ModelSource`."""
@@ -224,6 +235,13 @@ def _looks_like_model(path: Path) -> bool:
     if path.is_dir():
         return (path / MANIFEST_PATH).is_file() or (_only_subdirectory(path) / MANIFEST_PATH).is_file()
     return path.name.endswith(ARCHIVE_SUFFIXES)
+
+
+def _is_bare_model(path: Path) -> bool:
+    """Whether a model file or folder can be served as it is."""
+    if path.is_dir():
+        return manifest_for_folder(_only_subdirectory(path)) is not None
+    return is_model_file(path) and not lacks_code(path)
 
 
 def _only_subdirectory(path: Path) -> Path:

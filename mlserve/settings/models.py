@@ -20,6 +20,7 @@ class ModelsSettings:
         flag="--models",
         torchserve="load_models",
     )
+    bare_files: bool = option(True, "Let `all` load model files and folders that are no archives as well.")
     keep_going: bool = option(False, "Start although a model of `models.load` cannot be loaded.", flag="--keep-going")
     model_api: bool = option(
         True, "Let clients register and unregister models.", flag="--model-api", torchserve="enable_model_api"

@@ -29,6 +29,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "metrics.mode": "log",
         "models.allowed_urls": ("file://.*", "http(s)?://.*"),
         "models.any_directory": True,
+        "models.bare_files": False,
         "models.environment_cache": "",  # requirements go into the model's own directory
         "models.keep_going": True,  # a start-up model that does not load is a warning
         "models.model_api": False,

@@ -171,6 +171,28 @@ def test_list_passes_over_what_is_no_model(place: Path) -> None:
     assert [path.name for path in store(place).list()] == ["net", "net.mar", "net.tar.gz"]
 
 
+def test_list_has_bare_models_but_no_weights_without_their_code(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = place / "store"
+    for name in ("net.onnx", "weights.safetensors", "weights.pth"):
+        (folder / name).write_bytes(b"x")
+    with zipfile.ZipFile(folder / "script.pt", "w") as archive:
+        archive.writestr("script/constants.pkl", b"")
+    (folder / "boost.json").write_text('{"learner":{}}')
+    (folder / "package.json").write_text('{"name": "x"}')
+    (folder / "saved" / "1").mkdir(parents=True)
+    (folder / "saved" / "1" / "saved_model.pb").write_bytes(b"x")
+    archives = ["net", "net.mar", "net.tar.gz"]
+    bare = ["boost.json", "net.onnx", "saved", "script.pt"]
+    assert [path.name for path in store(place).list()] == sorted(archives + bare)
+    assert [name for name in ("weights.pth", "weights.safetensors") if f"{name} is left out" in caplog.text] == [
+        "weights.pth",
+        "weights.safetensors",
+    ]
+    assert [path.name for path in store(place, bare_files=False).list()] == archives
+    (folder / "model.py").write_text("")
+    assert "weights.pth" in [path.name for path in store(place).list()]
+
+
 @pytest.mark.parametrize("content", [b"junk", b"PK\x03\x04junk", b""])
 def test_junk_archive_is_refused_and_leaves_nothing(place: Path, content: bytes) -> None:
     (place / "store" / "junk.mar").write_bytes(content)
