@@ -28,12 +28,14 @@ def draw(file: str, curve: Mapping[str, Sequence[float]], *, level: str, title: 
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(levels, curve["rate"], "o-", color="#1f6feb")
     above.set_ylabel("answers per second")
-    above.set_ylim(bottom=0)
+    above.set_ylim(0, max(curve["rate"]) * 1.1 or 1)
     below.plot(levels, curve["p50"], "o-", color="#2da44e", label="p50")
     below.plot(levels, curve["p99"], "o-", color="#cf222e", label="p99")
     below.set_ylabel("latency, ms")
     below.set_yscale("log")
+    below.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))  # a sweep rarely spans two powers of ten
     below.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    below.yaxis.set_minor_locator(ticker.NullLocator())
     below.legend()
     below.set_xlabel(level)
     if len(levels) > 1 and max(levels) / min(levels) > 8:

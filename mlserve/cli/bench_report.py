@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlserve import __version__
+from mlserve.load.histogram import Histogram
 from mlserve.load.result import OPEN, QUANTILES, LoadResult
 from mlserve.load.target import Target
 from mlserve.load.units import duration_text
@@ -23,6 +25,8 @@ class Limits:
     def broken(self, result: LoadResult) -> list[str]:
         """A line for each limit that ``result`` does not keep; without a good answer none is kept."""
         found, where = [], level_name(result)
+        if not result.latency.count and (self.latency or self.least_rate):
+            return [f"{where}: no good answer"]
         for name, most in self.latency:
             value = result.quantile(QUANTILES[name])
             if not value <= most:
@@ -48,15 +52,22 @@ def headers(mode: str, streamed: bool) -> list[str]:
 
 def row(result: LoadResult, streamed: bool) -> list[str]:
     """A level as cells of text."""
-    values = result.latency.quantiles([*QUANTILES.values(), 1.0])
-    first = [duration_text(value) for value in result.first_byte.quantiles([0.5, 0.99])] if streamed else []
+    first = _cells(result.first_byte, (0.5, 0.99)) if streamed else []
     return [
         f"{result.level:,g}",
         f"{result.rate:,.0f}" if result.rate >= 100 else f"{result.rate:.1f}",
-        *(duration_text(value) for value in values),
+        *_cells(result.latency, (*QUANTILES.values(), 1.0)),
         *first,
         f"{result.error_count:,}",
         f"{result.cpu_share:.0%}",
+    ]
+
+
+def _cells(times: Histogram, shares: Sequence[float]) -> list[str]:
+    """Quantiles, and a dash for one that so few answers do not have: p99.9 of 200 would be their maximum."""
+    return [
+        duration_text(value if share == 1 or round(times.count * (1 - share), 6) >= 1 else math.nan)
+        for share, value in zip(shares, times.quantiles(shares), strict=True)
     ]
 
 

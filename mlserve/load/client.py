@@ -92,6 +92,11 @@ async def ask_once(target: Target, number: int = 0) -> tuple[str, str]:
         await client.close()
 
 
+def has_answered(kind: str) -> bool:
+    """Whether an error of this kind is an answer, so that there is no reason to wait before the next request."""
+    return kind == WRONG_ANSWER or kind.startswith("HTTP") or (kind.startswith("gRPC") and kind != "gRPC UNAVAILABLE")
+
+
 def failure_of(error: BaseException) -> tuple[str, str]:
     """(kind, detail) of a connection that could not be made or broke."""
     if isinstance(error, ConnectionRefusedError):

@@ -16,7 +16,7 @@ import grpc.aio
 
 from mlserve.errors import SettingError
 from mlserve.load.client import EXAMPLE_LENGTH, REFUSED, TIMEOUT, WRONG_ANSWER, Done
-from mlserve.load.grpc_messages import same_message
+from mlserve.load.grpc_messages import same_message, shown
 from mlserve.load.target import STREAMING, UNIX, Target, host_port
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class GrpcSlot:
         size = sum(map(len, pieces))
         kind = ""
         if payload.expect is not None and not same_message(pieces, payload.expect, target.path):
-            kind, self.detail = WRONG_ANSWER, repr(b"".join(pieces)[:EXAMPLE_LENGTH])
+            kind, self.detail = WRONG_ANSWER, shown(pieces, target.path)
         self._finish(task, kind, first, size, len(pieces) > 1)
 
     def _failed(self, task: object, error: Any) -> None:

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from mlserve.errors import SettingError
-from mlserve.load.client import same_answer
+from mlserve.load.client import EXAMPLE_LENGTH, same_answer
 from mlserve.load.target import METHODS, STREAMING
 from mlserve.rpc.generated import inference_pb2, open_inference_pb2
 from mlserve.rpc.tensors import FIELDS
@@ -51,12 +51,25 @@ def infer_request(document: Any, model: str, version: str) -> bytes:
     return bytes(request.SerializeToString())
 
 
+def prediction(pieces: list[bytes]) -> bytes:
+    """What the handler has answered, put together of all messages of the inference API."""
+    return b"".join(inference_pb2.PredictionResponse.FromString(piece).prediction for piece in pieces)
+
+
+def shown(pieces: list[bytes], path: str) -> str:
+    """The beginning of an answer in one line, for a message."""
+    if path in _OWN:
+        text = prediction(pieces).decode("utf-8", "replace")
+    else:
+        text = str(open_inference_pb2.ModelInferResponse.FromString(b"".join(pieces)))
+    return " ".join(text.split())[:EXAMPLE_LENGTH]
+
+
 def same_message(pieces: list[bytes], expected: bytes, path: str) -> bool:
     """Whether an answer is the expected one: of the inference API its ``prediction``, put together of all pieces; of
     the Open Inference Protocol the tensors, as JSON of a REST answer has them."""
     if path in _OWN:
-        text = b"".join(inference_pb2.PredictionResponse.FromString(piece).prediction for piece in pieces)
-        return same_answer(text, expected)
+        return same_answer(prediction(pieces), expected)
     answer = open_inference_pb2.ModelInferResponse.FromString(b"".join(pieces))
     try:
         wanted = [

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from mlserve.load.arrivals import POISSON, arrivals
-from mlserve.load.client import NOT_SENT, TIMEOUT, Client, Slot, open_client
+from mlserve.load.client import NOT_SENT, TIMEOUT, Client, Slot, has_answered, open_client
 from mlserve.load.result import CLOSED, OPEN, LoadResult, Recorder
 from mlserve.load.target import Target
 from mlserve.load.timers import Timer
@@ -220,7 +220,7 @@ class _Closed(_Run):
 
     def done(self, slot: Slot, kind: str, first: float, end: float, size: int, pieces: bool) -> None:
         self.account(slot, kind, first, end, size, pieces)
-        if kind and not kind.startswith("HTTP"):
+        if kind and not has_answered(kind):
             self.loop.call_later(RETRY_PAUSE, self._send, slot)
         else:
             self._send(slot)
