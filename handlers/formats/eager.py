@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import torch
 
@@ -21,9 +22,17 @@ def open_model(source: Source) -> TorchModel:
             "nn.Module beside it"
         )
     options = options_of(source, "weights")
-    module = prepared(load_eager(source.code, source.path, options.model_class), source, options)
+    module = prepared(
+        load_eager(source.code, source.path, options.model_class or _named_class(source)), source, options
+    )
     inputs = tuple(Tensor(name) for name in positional(module))
     return TorchModel("eager", compiled(module, options), Signature(inputs, ()), source, options)
+
+
+def _named_class(source: Source) -> str:
+    """``handler: {model_class: NAME}``, as the handler ``base`` has it."""
+    section = source.config.get("handler")
+    return str(section.get("model_class") or "") if isinstance(section, Mapping) else ""
 
 
 def positional(module: torch.nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BuildEnv = Annotated[
     bool, typer.Option("--build-env", help="Build the environment of its requirements for servers on this machine.")
 ]
+AutoConfig = Annotated[
+    bool, typer.Option("--auto-config", help="Ask the model for inputs, outputs and batch, and write what -c lacks.")
+]
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar, a .tar.gz or an unpacked model.")]
 
 
@@ -84,6 +88,7 @@ def archive(
     config_file: Annotated[
         str | None, typer.Option("--config-file", "-c", help="model-config.yaml: batch size, timeouts, workers, ...")
     ] = None,
+    auto_config: AutoConfig = False,
     build_env: BuildEnv = False,
     as_json: Json = False,
 ) -> None:
@@ -101,24 +106,21 @@ def archive(
         context.fail("--build-env needs --requirements-file")
     if missing := [option for option, value in given.items() if not value]:
         context.fail(f"Missing option {', '.join(missing)} (or give a command, see --help)")
-    with _errors(), _progress(model_name) as progress:
-        from mlserve.archive import pack
-
-        path = pack(
-            model_name=model_name,
-            version=version,
-            handler=handler,
-            model_file=model_file,
-            serialized_file=serialized_file,
-            extra_files=extra_files,
-            runtime=runtime.value,
-            export_path=export_path,
-            archive_format=archive_format.value,
-            force=force,
-            requirements_file=requirements_file,
-            config_file=config_file,
-            progress=progress,
-        )
+    arguments: dict[str, Any] = {
+        "model_name": model_name,
+        "version": version,
+        "handler": handler,
+        "model_file": model_file,
+        "serialized_file": serialized_file,
+        "extra_files": extra_files,
+        "runtime": runtime.value,
+        "export_path": export_path,
+        "archive_format": archive_format.value,
+        "force": force,
+        "requirements_file": requirements_file,
+        "config_file": config_file,
+    }
+    path = _packed(arguments, auto_config)
     _report_packed(path, as_json)
     if build_env:
         _build_environment(path, model_name)
@@ -203,6 +205,19 @@ def diff(first: Archive, second: Archive, as_json: Json = False) -> None:
             typer.echo("the same files and the same manifest")
     if not found.same:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _packed(arguments: dict[str, Any], auto_config: bool) -> Path:
+    with _errors(), tempfile.TemporaryDirectory(prefix="mlserve-archive-") as scratch:
+        from mlserve.archive import pack
+
+        if auto_config:
+            from mlserve.cli.auto_config import configured
+
+            config_file = configured(arguments, Path(scratch), lambda line: typer.echo(_plain(line), err=True))
+            arguments = {**arguments, "config_file": config_file}
+        with _progress(arguments["model_name"]) as progress:
+            return pack(**arguments, progress=progress)
 
 
 @contextmanager

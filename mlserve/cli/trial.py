@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, cast
@@ -49,6 +49,8 @@ class Trial:
             await self._pool.scale(1)
         except BaseException:
             await self._pool.stop(5.0)
+            if self._slot.done():
+                self._slot.exception()  # it is this one, which has been asked for now
             raise
         self.load_seconds = time.monotonic() - begun
         return self
@@ -62,6 +64,11 @@ class Trial:
     def memory_bytes(self) -> int:
         """What the worker has resident now."""
         return max((worker.memory_bytes for worker in self._pool.describe()), default=0)
+
+    @property
+    def signature(self) -> Mapping[str, Any]:
+        """The model's inputs and outputs, where its handler knows them."""
+        return next((worker.signature for worker in self._pool.describe() if worker.signature), {})
 
     async def send(self, inputs: Sequence[tuple[bytes, str]]) -> tuple[list[Answer], float]:
         """Compute one batch of (body, content type); returns the answers and seconds.
