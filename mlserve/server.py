@@ -332,6 +332,7 @@ _MODEL_DEFAULTS = (
     "batch_size",
     "max_batch_delay_ms",
     "batch_policy",
+    "latency_target_ms",
     "job_queue_size",
     "response_timeout",
     "startup_timeout",

@@ -61,7 +61,8 @@ def _is_id_list(value: Any) -> bool:
 OPTIONS: Mapping[str, Option] = {
     "batch_size": Option("batchSize", "an integer of 1 or more", _is_int(1)),
     "max_batch_delay_ms": Option("maxBatchDelay", "milliseconds, 0 or more", _is_number(0)),
-    "batch_policy": Option("batchPolicy", "'eager' or 'window'", _is_one_of("eager", "window")),
+    "batch_policy": Option("batchPolicy", "'adaptive', 'eager' or 'window'", _is_one_of("adaptive", "eager", "window")),
+    "latency_target_ms": Option("latencyTarget", "milliseconds, 0 or more", _is_number(0)),
     "min_workers": Option("minWorkers", "an integer of 1 or more", _is_int(1)),
     "max_workers": Option("maxWorkers", "an integer of 0 or more", _is_int(0)),
     "job_queue_size": Option("jobQueueSize", "an integer of 1 or more", _is_int(1)),
@@ -220,6 +221,8 @@ def _merge(
         for field_name in known & layer.keys():
             values[field_name], provenance[field_name] = layer[field_name], source
     _check_parallel(values, provenance, sources.config_name, name)
+    if values.get("latency_target_ms") and values.get("batch_policy", "eager") != "adaptive":
+        log.warning("%s: latencyTarget counts with batchPolicy adaptive only", name)
     if "device_ids" in values:
         values["device_ids"] = tuple(values["device_ids"])
     low = values.get("min_workers", 1)

@@ -46,6 +46,7 @@ class ModelSpec:
     batch_size: int = 1
     max_batch_delay_ms: float = 100.0
     batch_policy: str = "eager"
+    latency_target_ms: float = 0.0  # from a request's arrival to its answer, for the policy adaptive; 0 = none
     min_workers: int = 1
     max_workers: int = 1
     job_queue_size: int = 100
@@ -102,7 +103,6 @@ class WorkerInfo:
 
 
 @dataclass
-@dataclass
 class SpareInfo:
     """A process that waits to become the next worker, and what it costs meanwhile."""
 
@@ -113,6 +113,7 @@ class SpareInfo:
     proportional_bytes: int = 0  # its share of them, pages that others map as well being divided
 
 
+@dataclass
 class ModelDescription:
     """A model version as ``describe`` shows it."""
 

@@ -20,7 +20,8 @@ from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import ModelStats, status_of
 from mlserve.core.model import ModelSpec
 from mlserve.core.observing import Observer
-from mlserve.core.policy import View, make_policy
+from mlserve.core.policies import make_policy
+from mlserve.core.policy import View
 from mlserve.core.ports import BatchReport, Cancellable, Clock, Slot
 from mlserve.errors import ErrorKind, NoWorker, QueueFull, ServeError
 
@@ -33,7 +34,7 @@ class ModelQueue:
 
     def __init__(self, spec: ModelSpec, clock: Clock, stats: ModelStats) -> None:
         self.spec = spec
-        self.policy = make_policy(spec.batch_policy, spec.batch_size, spec.max_batch_delay_ms)
+        self.policy = make_policy(spec)
         self.stats = stats
         self.depth = 0  # live requests in the queue
         self.in_flight = 0  # batches sent and not answered
@@ -56,6 +57,7 @@ class ModelQueue:
         self._expected = 0  # requests there would be if all clients of the batch answered last asked again
         self._took = 0.0  # the handler's seconds for it
         self._answered = 0.0  # when that was
+        self._answered_before = 0.0  # when the batch before was answered
         self._all_busy = False
         self._free_since = 0.0  # when a worker began to wait for the next batch
 
@@ -190,7 +192,9 @@ class ModelQueue:
         batch.slot = None  # one job's ending may cancel another: the worker has nothing left to cancel
         self._expected = self.depth + len(batch.jobs)
         self._took = report.preprocess + report.inference + report.postprocess
-        self._answered = self._clock.time()
+        now = self._clock.time()
+        self._answered_before, self._answered = self._answered, now
+        self.policy.answered(len(batch.jobs), now - batch.sent - report.waited, now)
         self.stats.batch_done(len(batch.jobs), report.inference)
         if report.metrics:
             self.stats.custom.extend(report.metrics)
@@ -298,9 +302,10 @@ class ModelQueue:
                 self._all_busy, self._free_since = False, now
             if slot is None:
                 return
-            there, free = jobs[0].arrived, self._free_since
+            there, free, quiet = jobs[0].arrived, self._free_since, now - self._answered
             age = now - (there if there > free else free)
-            view = View(self.depth, age, idle, room, self._expected, self._took, now - self._answered)
+            old, workers = now - there, len(self.slots)
+            view = View(self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits, workers)
             take, wait = self.policy.decide(view)
             if not take:
                 if idle and jobs[0].alone:  # nothing can join it
@@ -339,7 +344,15 @@ class ModelQueue:
             picked.append(jobs.popleft())
             if alone:
                 break
+        last, answered = picked[-1].arrived, self._answered
+        gap = last - (answered if last >= answered else self._answered_before)
+        self.policy.sent(len(picked), self._expected, gap, now - answered)
         self._dispatch(slot, picked, now)
+
+    def _waits(self) -> list[float]:
+        """How long each request has been there, oldest first."""
+        now = self._clock.time()
+        return [now - job.arrived for job in self._jobs if job.state != DONE]
 
     def _dispatch(self, slot: Slot, picked: list[Job], now: float) -> None:
         self._free_since = now  # whoever waits next begins to collect now

@@ -2,24 +2,27 @@
 
 A policy looks at a :class:`View` of one model's queue and says how many requests to send now, or how long to wait
 before asking again. It is asked whenever something changes (a request came, a batch was answered, a worker came or
-went, the wait ran out), so it never has to remember anything. The shape of the answer, "0 = go, else wait this long",
-is that of Triton's ``GetDynamicBatch``.
+went, the wait ran out), so it never has to remember what it said. The shape of the answer, "0 = go, else wait this
+long", is that of Triton's ``GetDynamicBatch``. A policy that learns is told about batches beside that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
-
-from mlserve.errors import InvalidInput
 
 
 class View(NamedTuple):
     """A model's queue at one moment. ``age`` is how long the oldest request has been there for a worker that waits to
     collect a batch, in seconds: time in which all workers were busy does not count.
 
-    ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second.
+    ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second;
+    ``workers`` all of them.
     Of the batch that was answered last: ``took`` is how long the handler had it and ``quiet`` how long ago its answer
     came, in seconds; ``expected`` is how many requests there would be if all its clients asked again.
+
+    ``oldest`` is how long ago the oldest request came, in seconds, and ``waits`` makes the same of each that waits,
+    oldest first: a call, because few decisions need it.
     """
 
     pending: int
@@ -29,6 +32,9 @@ class View(NamedTuple):
     expected: int = 0
     took: float = 0.0
     quiet: float = 0.0
+    oldest: float = 0.0
+    waits: Callable[[], Sequence[float]] | None = None
+    workers: int = 1
 
 
 class Decision(NamedTuple):
@@ -51,8 +57,28 @@ class Policy(Protocol):
     def decide(self, view: View) -> Decision:
         """How many requests to send now, or how long to wait."""
 
+    def sent(self, size: int, expected: int, gap: float, quiet: float) -> None:
+        """A batch was cut. Its last request came ``gap`` seconds after an answer; the last answer is ``quiet`` ago."""
 
-class Eager:
+    def answered(self, size: int, seconds: float, now: float) -> None:
+        """A batch came back ``seconds`` after a worker could begin with it."""
+
+
+class Fixed:
+    """A policy that learns nothing. ``delay`` is in seconds."""
+
+    def __init__(self, batch_size: int, delay: float) -> None:
+        self.batch_size = batch_size
+        self.delay = delay
+
+    def sent(self, size: int, expected: int, gap: float, quiet: float) -> None:
+        """See :class:`Policy`."""
+
+    def answered(self, size: int, seconds: float, now: float) -> None:
+        """See :class:`Policy`."""
+
+
+class Eager(Fixed):
     """Work-conserving: an idle worker takes what is there; requests gather only while every worker is busy.
 
     A worker that computes gets its next batch early only when that batch is full, so batches stay late-bound: a partial
@@ -63,10 +89,6 @@ class Eager:
     never longer than the delay. Clients that ask again at once come back within a millisecond of each other, and
     without this 8 of them on a batch size of 8 settle into batches of 1 and 7 for ever.
     """
-
-    def __init__(self, batch_size: int, delay: float) -> None:
-        self.batch_size = batch_size
-        self.delay = delay
 
     def decide(self, view: View) -> Decision:
         """See the class."""
@@ -84,16 +106,12 @@ class Eager:
         return Decision(0, left) if left > RESOLUTION else None
 
 
-class Window:
+class Window(Fixed):
     """TorchServe's meaning of the delay: a worker waits for a first request as long as it takes, and then that long for
     the batch to fill.
 
     One worker at a time collects, and has one batch at a time, as there.
     """
-
-    def __init__(self, batch_size: int, delay: float) -> None:
-        self.batch_size = batch_size
-        self.delay = delay
 
     def decide(self, view: View) -> Decision:
         """See the class."""
@@ -104,15 +122,3 @@ class Window:
             return Decision(self.batch_size)
         left = self.delay - view.age
         return Decision(0, left) if left > RESOLUTION else Decision(pending)
-
-
-POLICIES: dict[str, type[Eager] | type[Window]] = {"eager": Eager, "window": Window}
-
-
-def make_policy(name: str, batch_size: int, max_batch_delay_ms: float) -> Policy:
-    """The policy called ``name``. Raises :class:`InvalidInput` for an unknown name."""
-    try:
-        factory = POLICIES[name]
-    except KeyError:
-        raise InvalidInput(f"Unknown batch_policy {name!r}: use one of {', '.join(sorted(POLICIES))}") from None
-    return factory(batch_size, max_batch_delay_ms / 1000.0)

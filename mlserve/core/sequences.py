@@ -316,7 +316,7 @@ class SequenceQueue(ModelQueue):
             place.reserved = exclusive
             self._send_first(slot, line, 1, now)
             return True
-        view = View(len(line), now - max(first.arrived, place.free_since), 1, 0)
+        view = View(len(line), now - max(first.arrived, place.free_since), 1, 0, oldest=now - first.arrived)
         take, wait = (1, None) if first.alone else self.policy.decide(view)
         if take:
             self._send_first(slot, line, take, now)

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve.core.policy import Decision, Eager, View, Window, make_policy
+from mlserve.core.adaptive import Adaptive
+from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.core.policies import make_policy
+from mlserve.core.policy import Decision, Eager, View, Window
 from mlserve.errors import InvalidInput
 
 views = st.builds(
@@ -54,8 +57,10 @@ def test_window_does_not_use_a_second_slot() -> None:
     assert Window(8, 0.005).decide(View(20, 1.0, idle=0, room=1)) == Decision(0)
 
 
-@given(policy=st.sampled_from([Eager(8, 0.005), Window(8, 0.005)]), view=views)
-def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(policy: Eager | Window, view: View) -> None:
+@given(policy=st.sampled_from([Eager(8, 0.005), Window(8, 0.005), Adaptive(8, 0.005, 0.01)]), view=views)
+def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(
+    policy: Eager | Window | Adaptive, view: View
+) -> None:
     take, wait = policy.decide(view)
     assert 0 <= take <= min(view.pending, policy.batch_size)
     if take:
@@ -66,5 +71,6 @@ def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(policy
 
 
 def test_an_unknown_policy_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match=r"Unknown batch_policy 'greedy': use one of eager, window"):
-        make_policy("greedy", 1, 1.0)
+    spec = ModelSpec(ModelKey("m", "1"), "/x", "h", batch_policy="greedy")
+    with pytest.raises(InvalidInput, match=r"Unknown batch_policy 'greedy': use one of adaptive, eager, window"):
+        make_policy(spec)

@@ -33,7 +33,7 @@ class SequenceLife(RuleBasedStateMachine):
     jobs = Bundle("jobs")
 
     @initialize(
-        policy=st.sampled_from(["eager", "window"]),
+        policy=st.sampled_from(["adaptive", "eager", "window"]),
         batch_size=st.integers(1, 3),
         bound=st.integers(1, 3),
         mode=st.sampled_from([{}, {}, {"continuous_batching": True}, {"async_communication": True}]),

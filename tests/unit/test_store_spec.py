@@ -269,3 +269,12 @@ def test_type_of_the_archive_and_level_of_the_settings_do_not_find_each_other(ca
     alone = build(settings=level)
     assert (alone.parallel_type, alone.parallel_level) == ("", 2), "GPUs of a worker, by the operator's choice"
     assert not caplog.records
+
+
+def test_a_latency_target_that_the_policy_does_not_know_is_not_taken_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert build({"batchPolicy": "adaptive", "latencyTarget": 50}).latency_target_ms == 50
+    assert not caplog.records
+    build({"latencyTarget": 50})
+    assert "latencyTarget counts with batchPolicy adaptive only" in caplog.text
