@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from . import profiling
+from .explaining import target_of
 from .labels import labels_in
 from .loading import check_files, compile_model, load_eager, load_torchscript, model_files
 from .runtimes import SUFFIXES, aot_library, is_session, load_runtime, run_onnx, wants_compiled
@@ -191,7 +192,7 @@ class BaseHandler:
             raise TypeError(f"The model returned a {type(data).__name__}, not a tensor: override postprocess()")
         return list(data.tolist())
 
-    def get_insights(self, tensor_data: Any, raw_data: Any, target: int = 0) -> list[Any]:
+    def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
         """Explain a batch, one element per item. Called for ``/explanations``; there is no general way to do it."""
         raise PredictionError(501, "This model has no explanations: its handler does not override get_insights()")
 
@@ -261,7 +262,10 @@ class BaseHandler:
         kept = [index for index in range(len(data)) if index not in answers]
         whole = not answers and not self.checks_results
         if any(explain[index] for index in kept):
-            insights = self.explain_handle(inputs, [data[index] for index in kept])
+            try:
+                insights = self.explain_handle(inputs, [data[index] for index in kept])
+            except PredictionError as error:  # what asks for predictions in the same batch is answered
+                insights = [error] * len(kept)
             if whole and all(explain):
                 return insights
             answers.update(pair for pair in _paired(kept, insights, "get_insights") if explain[pair[0]])
@@ -281,11 +285,18 @@ class BaseHandler:
 
     def explain_handle(self, data_preprocess: Any, raw_data: list[Any]) -> list[Any]:
         """Explain a batch that has been preprocessed, for the class that each row's ``target`` names."""
-        given = [row.get("target") if isinstance(row, Mapping) else None for row in raw_data]
-        if not any(given):
-            return self.get_insights(data_preprocess, raw_data, self.target)
-        targets: Any = [int(target or self.target) for target in given]
-        return self.get_insights(data_preprocess, raw_data, targets[0] if len(targets) == 1 else targets)
+        targets, wrong = [], {}
+        for index, row in enumerate(raw_data):
+            try:
+                targets.append(target_of(row, self.target))
+            except PredictionError as error:
+                targets.append(self.target)
+                wrong[index] = error
+        same = all(target is targets[0] or target == targets[0] for target in targets)
+        insights = self.get_insights(data_preprocess, raw_data, targets[0] if same else targets)
+        if not wrong or not isinstance(insights, list) or len(insights) != len(raw_data):
+            return insights
+        return [wrong.get(index, insight) for index, insight in enumerate(insights)]
 
     def refuse(self, index: int, error: PredictionError) -> None:
         """Fail item ``index`` and go on with the others; for ``preprocess``, which then leaves that item out.

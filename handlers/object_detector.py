@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlserve.handler import Context
+from mlserve.handler import Context, PredictionError
 
 from .imagefiles import rgb
 from .labels import name_of
@@ -81,3 +81,7 @@ class ObjectDetector(VisionHandler):
                 ]
             )
         return answers
+
+    def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
+        """Refuse with 501: captum explains the scores of classes."""
+        raise PredictionError(501, "This model has no explanations: it answers boxes, not scores of classes")

@@ -12,6 +12,7 @@ from typing import Any
 from mlserve.handler import Context, PredictionError
 
 from . import text as texts
+from .explaining import within
 from .labels import named
 from .scores import limited, score_range
 from .text_handler import TextHandler
@@ -89,18 +90,20 @@ class TextClassifier(TextHandler):
 
         (tokens, offsets), words = tensor_data
         bounds = [*offsets.tolist(), len(tokens)]
+        lig = self.lig
         targets = target if isinstance(target, list) else [target] * len(words)
-        answers = []
+        targets, wrong = within(targets, lambda: self.inference(tensor_data))
+        answers: list[Any] = []
         for index, text in enumerate(words):
             part = tokens[bounds[index] : bounds[index + 1]]
-            attributions = self.lig.attribute(
+            attributions = lig.attribute(
                 part,
                 torch.zeros_like(part),
                 additional_forward_args=(torch.zeros(1, dtype=torch.long, device=part.device),),
                 target=targets[index],
             )
             importances = self.summarize_attributions(attributions).tolist()
-            answers.append({"importances": importances, "words": self.get_word_token(text)})
+            answers.append(wrong.get(index) or {"importances": importances, "words": self.get_word_token(text)})
         return answers
 
 

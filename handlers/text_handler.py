@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from mlserve.handler import Context, PredictionError
 
 from . import text as texts
 from .base import BaseHandler
+from .explaining import captum
 
 VOCABULARY = "source_vocab.pt"
 
@@ -43,11 +43,10 @@ class TextHandler(BaseHandler):
 
     @cached_property
     def lig(self) -> Any:
-        """Captum's integrated gradients of ``model.embedding``. Raises ``PredictionError`` 501 without captum."""
-        try:
-            attr: Any = importlib.import_module("captum.attr")
-        except ImportError as error:
-            raise PredictionError(501, f"Explanations need captum: pip install captum ({error})") from None
+        """Captum's integrated gradients of ``model.embedding``. Raises ``PredictionError`` 501 if there are none."""
+        attr = captum(self.model)
+        if not hasattr(self.model, "embedding"):
+            raise PredictionError(501, "Explanations of texts need a model with a layer called embedding")
         return attr.LayerIntegratedGradients(self.model, self.model.embedding)
 
     def get_word_token(self, input_tokens: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ there as ``uint8``, a quarter of the bytes of ``float32``.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from .base import BaseHandler
+from .explaining import captum, within
 from .imagefiles import limit, load, opened, rgb, too_large
 from .timing import timed
 
@@ -168,17 +168,18 @@ class VisionHandler(BaseHandler):
 
     @cached_property
     def ig(self) -> Any:
-        """Captum's integrated gradients of the model. Raises ``PredictionError`` 501 where captum is not installed."""
-        try:
-            attr: Any = importlib.import_module("captum.attr")
-        except ImportError as error:
-            raise PredictionError(501, f"Explanations need captum: pip install captum ({error})") from None
-        return attr.IntegratedGradients(self.model)
+        """Captum's integrated gradients of the model. Raises ``PredictionError`` 501 where there can be none."""
+        return captum(self.model).IntegratedGradients(self.model)
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> list[Any]:
         """How much each value of the input tensor speaks for class ``target``: one nested list per item."""
-        attributions: list[Any] = self.ig.attribute(tensor_data, target=target, n_steps=15).tolist()
-        return attributions
+        ig = self.ig
+        targets = target if isinstance(target, list) else [target] * len(tensor_data)
+        targets, wrong = within(targets, lambda: self.inference(tensor_data[:1]))
+        if not isinstance(target, list):
+            targets = targets[0]
+        attributions = ig.attribute(tensor_data, target=targets, n_steps=15).tolist()
+        return [wrong.get(index, attribution) for index, attribution in enumerate(attributions)]
 
     def _processes_itself(self) -> bool:
         return isinstance(self.image_processing, Preprocessing)

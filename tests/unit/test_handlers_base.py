@@ -205,12 +205,13 @@ def test_a_batch_of_explanations_runs_no_prediction():
     assert handler.seen == []
 
 
-def test_a_model_without_explanations_says_so(archive):
+def test_a_model_without_explanations_says_so_and_answers_what_else_is_in_the_batch(archive):
     context = archive(NET)
-    context.begin([RequestInfo("a", (), {"explain": "True"})])
-    with pytest.raises(PredictionError, match="no explanations") as caught:
-        loaded(context).handle([{"body": [1]}], context)
-    assert caught.value.status == 501
+    context.begin([RequestInfo(name, (), {"explain": flag}) for name, flag in (("a", "True"), ("b", "False"))])
+    refused, answer = loaded(context).handle([{"body": [1]}, {"body": [2]}], context)
+    assert isinstance(refused, PredictionError)
+    assert (refused.status, "no explanations" in refused.message) == (501, True)
+    assert not isinstance(answer, PredictionError)
 
 
 @pytest.mark.parametrize(
