@@ -1,172 +1,128 @@
-"""mlserve beside TorchServe 0.12 on this machine: ``scripts/bench torchserve [--quick] [--update-readme]``.
+"""mlserve beside other model servers on this machine: ``scripts/bench compare [--peers a,b] [--work noop,echo,…]``.
 
-Both servers are up for the whole run, idle while the other is measured (an idle server takes about 1 % of a core), and
-are measured in turn within each round; the order is turned round every round. The in-process loop of the same handler
-runs in the same rounds. So a slow spell of the machine hits every column alike, and ratios are taken within a round.
+Every work is one run of its own with its own file in ``results/compare``; the report is written from all the files that
+are there, so that the works can be run one by one.
 """
 
 import argparse
-import subprocess
+import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import psutil
-
-from benchmarks import models, report, servers, wrk
-from benchmarks.inprocess import measure
-from benchmarks.report import Row
-from benchmarks.servers import Server
+from benchmarks import peers, report, rounds, summary, wrk
+from benchmarks.peers.base import Site
+from benchmarks.works import WORKS
 
 HERE = Path(__file__).resolve().parent
-SCRATCH, RESULTS, README = HERE / ".scratch", HERE / "results", HERE.parent / "README.md"
-BATCH = 8
+SITE = Site(HERE / ".scratch", sys.executable)
+RESULTS = HERE / "results"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything takes, in seconds."""
+    """How much is done: rounds, the share of each row's seconds, warm-up in seconds, minutes of the steady run."""
 
     rounds: int
-    noop: float
-    classify: float
+    scale: float
     warm_up: float
-
-    def total(self, count: int) -> float:
-        """Seconds of load with ``count`` servers, without start-up."""
-        per_round = count * (2 * self.noop + 2 * self.classify) + self.classify
-        return self.rounds * per_round + count * 8 * self.warm_up
+    minutes: float
 
 
-FULL = Plan(rounds=5, noop=5, classify=10, warm_up=2)
-QUICK = Plan(rounds=2, noop=1, classify=3, warm_up=1)
+FULL = Plan(rounds=4, scale=1, warm_up=1, minutes=10)
+QUICK = Plan(rounds=2, scale=0.5, warm_up=1, minutes=1)
 
 
-def loads() -> list[Row]:
-    """What is measured."""
-    return [
-        Row("no-op, 1 connection", "noop", 1),
-        Row("no-op, 32 connections", "noop", 32),
-        Row("EfficientNet-Lite0 on a JPEG, 8 connections", "classify", 8),
-        Row("EfficientNet-Lite0 on a JPEG, 16 connections", "classify", 16),
-    ]
-
-
-def warm_up(running: Sequence[Server], rows: Sequence[Row], requests: dict[str, wrk.Request], seconds: float) -> None:
-    """Load every server with every row once, and compare every answer."""
-    for row in rows:
-        # TorchScript compiles during the first batches of each size, which takes seconds.
-        factor = 3 if row.model == "classify" else 1
-        for server in running:
-            request = requests[row.model]
-            wrk.run(server.url, request, connections=row.connections, seconds=factor * seconds, checked=True)
-
-
-def run_round(
-    number: int, running: Sequence[Server], rows: Sequence[Row], requests: dict, plan: Plan, *, loop: bool
-) -> None:
-    """One round: every row on every server in turn, then, with ``loop``, the bare loop."""
-    order = list(running) if number % 2 == 0 else list(reversed(running))
-    for row in rows:
-        seconds = plan.noop if row.model == "noop" else plan.classify
-        for server in order:
-            load = wrk.run(server.url, requests[row.model], connections=row.connections, seconds=seconds)
-            row.loads.setdefault(server.name, []).append(load)
-            print(
-                f"round {number + 1}  {row.title:45} {server.name:10} {load.rate:9,.1f}/s  "
-                f"p50 {load.p50_ms:8.2f} ms  p99 {load.p99_ms:8.2f} ms",
-                flush=True,
-            )
-    if not loop:
-        return
-    request = requests["classify"]
-    archive = SCRATCH / "model_store" / "classify.mar"
-    rate = measure(sys.executable, archive, request.body, batch=BATCH, seconds=plan.classify, expect=request.expect)
-    print(f"round {number + 1}  {'in-process loop, batches of 8':45} {'':10} {rate:9,.1f}/s", flush=True)
-    for row in rows:
-        if row.model == "classify":
-            row.inprocess.append(rate)
-
-
-def foreign_load() -> float:
-    """Share of the cores that others use, in percent, measured before a server is up. Warns above 10."""
-    busy = psutil.cpu_percent(interval=2.0)
-    if busy > 10:
-        print(f"warning: other programs use {busy:.0f} % of the cores; the figures will be poor", flush=True)
-    return busy
-
-
-def compare(names: Sequence[str], plan: Plan, *, drop_in: bool = False) -> list[Row]:
-    """Prepare, start the servers, run the rounds, stop the servers; returns the filled rows."""
+def measure_rows(work: str, chosen: Sequence[peers.Peer], plan: Plan, *, drop_in: bool = False) -> dict[str, Any]:
+    """The interleaved rounds of a work with rows in a table."""
     wrk.find_wrk()
-    SCRATCH.mkdir(exist_ok=True)
-    mlserve = str(Path(sys.executable).parent / "mlserve")
-    archiver = [mlserve, "archive"]
-    if drop_in or "torchserve" in names:
-        venv = servers.install_torchserve(SCRATCH, sys.executable)
-    if drop_in or "mlserve" not in names:
-        archiver = [str(venv / "bin" / "torch-model-archiver")]
-    requests = models.prepare(SCRATCH, archiver, drop_in=drop_in)
-    rows, running = loads(), []
-    with ExitStack() as stack:
-        for name in names:
-            if name == "mlserve":
-                start = servers.start_drop_in if drop_in else servers.start_mlserve
-                server = start(SCRATCH, [mlserve])
-            else:
-                server = servers.start_torchserve(SCRATCH, venv)
-            stack.callback(server.stop)
-            running.append(server)
-        for server in running:
-            server.wait_ready(requests["classify"].body.read_bytes())
-        warm_up(running, rows, requests, plan.warm_up)
-        for number in range(plan.rounds):
-            run_round(number, running, rows, requests, plan, loop=not drop_in)
-    return rows
+    outcome = rounds.measure(chosen, SITE, WORKS[work], plan, drop_in=drop_in)
+    rows = [
+        {
+            "title": one.row.title,
+            "connections": one.row.connections,
+            "payloads": [payload.name for payload in one.row.payloads],
+            "loads": {name: [asdict(load) for load in loads] for name, loads in one.loads.items()},
+            "loop": one.loop,
+            "failed": one.failed,
+        }
+        for one in outcome.rows
+    ]
+    return {"rows": rows, "missing": outcome.missing, "paused": outcome.paused, "notes": outcome.notes}
+
+
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = dict.fromkeys(WORKS, measure_rows)
+
+
+def measure(work: str, chosen: Sequence[peers.Peer], plan: Plan, command: str, *, drop_in: bool = False) -> None:
+    """One work, and its file."""
+    print(f"\n{work}: {', '.join(peer.TITLE for peer in chosen)}", flush=True)
+    started, busy = time.monotonic(), report.foreign_load()
+    more = {"drop_in": True} if drop_in else {}
+    result = MEASURES[work](work, chosen, plan, **more)
+    result |= {"work": work, "command": command, "commit": report.commit(), "machine": report.machine()}
+    result |= {"busy_percent": busy, "rounds": plan.rounds, "seconds": round(time.monotonic() - started)}
+    target = report.write(result, folder(drop_in), work)
+    print(f"{result['seconds']} s; written to {target}", flush=True)
+
+
+def folder(drop_in: bool) -> Path:
+    """Where the results are."""
+    return RESULTS / ("drop-in" if drop_in else "compare")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench compare", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--peers", help=f"besides mlserve: {','.join(name for name in peers.PEERS if name != 'mlserve')}"
+    )
+    parser.add_argument("--work", help=f"of {','.join(MEASURES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
+    parser.add_argument("--rounds", type=int, help=f"rounds (default {FULL.rounds})")
+    parser.add_argument("--minutes", type=float, help=f"of the steady run (default {FULL.minutes:.0f})")
+    parser.add_argument("--report", action="store_true", help="measure nothing: write the report of what was measured")
+    parser.add_argument("--update-readme", action="store_true", help="put the report into README.md files and docs")
+    parser.add_argument(
+        "--drop-in", action="store_true", help="beside TorchServe with its own settings file, archiver and handlers"
+    )
+    arguments = parser.parse_args(argv)
+    arguments.peers = _listed(parser, arguments.peers, [name for name in peers.PEERS if name != "mlserve"], "peer")
+    every = ["noop", "classify"] if arguments.drop_in else list(MEASURES)
+    arguments.work = _listed(parser, arguments.work, every, "work")
+    if arguments.drop_in and arguments.peers != ["torchserve"]:
+        parser.error("--drop-in compares with TorchServe alone: --peers torchserve")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, print, write."""
-    parser = argparse.ArgumentParser(prog="scripts/bench torchserve", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two short rounds, under 90 s")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {FULL.rounds})")
-    parser.add_argument("--only", choices=("mlserve", "torchserve"), help="measure one server alone")
-    parser.add_argument(
-        "--update-readme",
-        action="store_true",
-        help="put the table into README.md, that of --drop-in into benchmarks/README.md",
-    )
-    parser.add_argument(
-        "--drop-in", action="store_true", help="both servers with one config.properties and TorchServe's own archives"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = parse(argv)
+    words = list(argv) if argv is not None else sys.argv[1:]
+    command = " ".join(["scripts/bench compare", *(word for word in words if word != "--update-readme")])
     plan = QUICK if arguments.quick else FULL
-    if arguments.rounds:
-        plan = Plan(arguments.rounds, plan.noop, plan.classify, plan.warm_up)
-    names = [arguments.only] if arguments.only else ["mlserve", "torchserve"]
-    print(f"about {plan.total(len(names)):.0f} s of load on {', '.join(names)}", flush=True)
-
-    started, busy = time.monotonic(), foreign_load()
-    rows = compare(names, plan, drop_in=arguments.drop_in)
-    titles = {"mlserve": "mlserve", "torchserve": "TorchServe"}
-    command = " ".join(["scripts/bench torchserve", *(argv if argv is not None else sys.argv[1:])])
-    command = command.replace(" --update-readme", "")
-    text = report.markdown(rows, [titles[name] for name in names], command, plan.rounds, commit())
-    name = "drop-in" if arguments.drop_in else "torchserve"
-    text += f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
-    print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {report.write(rows, text, RESULTS, name)}")
+    plan = Plan(arguments.rounds or plan.rounds, plan.scale, plan.warm_up, arguments.minutes or plan.minutes)
+    chosen = [peers.peer(name) for name in ("mlserve", *arguments.peers)]
+    for work in [] if arguments.report else arguments.work:
+        measure(work, chosen, plan, command, drop_in=arguments.drop_in)
+    found = {path.stem: json.loads(path.read_text()) for path in folder(arguments.drop_in).glob("*.json")}
+    results = {work: found[work] for work in MEASURES if work in found}
+    text = summary.write(results, folder(arguments.drop_in), SITE, drop_in=arguments.drop_in)
+    print(f"\n{text}\nwritten to {folder(arguments.drop_in)}")
     if arguments.update_readme:
-        report.update_readme(HERE / "README.md" if arguments.drop_in else README, text)
+        summary.publish(results, folder(arguments.drop_in), drop_in=arguments.drop_in)
 
 
-def commit() -> str:
-    """The short commit id of the checkout, marked when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown commit"
+def _listed(parser: argparse.ArgumentParser, text: str | None, known: list[str], what: str) -> list[str]:
+    """A list of names from the command line, all of them by default."""
+    names = known if text is None else [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            parser.error(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    return names
 
 
 if __name__ == "__main__":

@@ -1,50 +1,64 @@
-"""The ceiling: the same handler on the same rows in a bare loop, no server. Run as a program; prints one JSON line.
+"""The ceiling: the same handler on the same bodies in a bare loop, no server; and the answers that are right.
 
-python -m benchmarks.inprocess ARCHIVE_FOLDER BODY BATCH SECONDS EXPECTED_TEXT
+    python inprocess.py HANDLER FOLDER SECONDS SORT BODY…
+
+prints one JSON line. With 0 seconds: the answer to each body, alone. Otherwise rows per second of batches of 8, the
+bodies in turn as clients send them, or by length where SORT is 1. Whole passes only, so that the mix is the same.
 """
 
 import importlib.util
 import json
 import subprocess
 import sys
-import tempfile
 import time
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
+
+BATCH = 8
 
 
-def measure(python: str, archive: Path, body: Path, *, batch: int, seconds: float, expect: str) -> float:
-    """Rows per second of the loop, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(archive).extractall(folder)
-        command = [python, "-m", "benchmarks.inprocess", folder, str(body), str(batch), str(seconds), expect]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
+def run(python: Path, handler: Path, folder: Path, files: Sequence[Path], seconds: float, *, sort: bool = False) -> Any:
+    """What the program below prints, from a process of its own."""
+    command = [python, __file__, handler, folder, seconds, int(sort), *files]
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 300, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"the in-process loop failed:\n{done.stdout}{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1])["rows_per_second"])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(folder: str, body: str, batch: str, seconds: str, expect: str) -> None:
-    """Load the handler as a server does, run two batches to warm up, then loop until the time is over."""
-    manifest = json.loads((Path(folder) / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
-    spec = importlib.util.spec_from_file_location("handler", Path(folder) / manifest["model"]["handler"])
+def load(handler: str, folder: str) -> Any:
+    """The handler, loaded."""
+    spec = importlib.util.spec_from_file_location("handler", handler)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    context = SimpleNamespace(manifest=manifest, system_properties={"model_dir": folder, "gpu_id": None})
-    handler = module.Classifier()
-    handler.initialize(context)
-    rows = [{"body": bytearray(Path(body).read_bytes())} for _ in range(int(batch))]
-    for _ in range(2):
-        handler.handle(rows, context)
+    found = module.Handler()
+    found.load(folder)
+    return found
+
+
+def main(file: str, folder: str, seconds: str, sort: str, *files: str) -> None:
+    """Answer each body, or loop until the time is over."""
+    handler, bodies = load(file, folder), [bytearray(Path(name).read_bytes()) for name in files]
+    if float(seconds) == 0:
+        answers = [handler.run([body])[0] for body in bodies]
+        texts = [answer if isinstance(answer, str) else json.dumps(answer, default=bytes.hex) for answer in answers]
+        print(json.dumps(texts))
+        return
+    rows = bodies * BATCH
+    if sort == "1":
+        rows.sort(key=len)
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    for batch in [*batches, *batches] if len(batches) > 1 else batches * 3:  # TorchScript compiles meanwhile
+        handler.run(batch)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < float(seconds):
-        answers = handler.handle(rows, context)
-        assert all(expect in json.dumps(answer) for answer in answers), answers
-        done += len(answers)
-    print(json.dumps({"rows_per_second": done / (time.perf_counter() - started)}))
+        for batch in batches:
+            done += len(handler.run(batch))
+    print(json.dumps(done / (time.perf_counter() - started)))
 
 
 if __name__ == "__main__":

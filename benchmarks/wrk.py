@@ -12,22 +12,24 @@ SCRIPT = Path(__file__).parent / "lua" / "report.lua"
 
 @dataclass(frozen=True)
 class Request:
-    """One POST: ``path`` on the inference port, the file holding its body, and a text every right answer contains."""
+    """POSTs: ``path`` on the inference port, files of the bodies, sent in turn, and a text in every right answer."""
 
     path: str
-    body: Path
+    bodies: tuple[Path, ...]
     content_type: str
     expect: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one timed run gave. Latencies in milliseconds, as wrk's one thread saw them."""
+    """What one timed run gave. Latencies in milliseconds, as wrk's one thread saw them; ``rate``: good answers."""
 
     requests: int
     rate: float
     p50_ms: float
     p99_ms: float
+    errors: int = 0
 
 
 class WrongAnswerError(RuntimeError):
@@ -45,10 +47,14 @@ def find_wrk() -> str:
 def run(base_url: str, request: Request, *, connections: int, seconds: float, checked: bool = False) -> Load:
     """Load ``base_url`` for ``seconds`` (whole seconds, at least 1) over kept-alive connections, one wrk thread.
 
-    Raises WrongAnswerError on any status but 200, any socket error or timeout and, when ``checked``, any answer that
-    lacks the expected text; RuntimeError if nothing was answered in the time or wrk itself failed.
+    Statuses but 200, socket errors and timeouts are counted as ``errors``. ``checked`` compares every answer and raises
+    WrongAnswerError on any that is missing, failed or without the expected text; RuntimeError if nothing was answered
+    in the time or wrk itself failed.
     """
-    env = {**os.environ, "BENCH_BODY": str(request.body), "BENCH_CONTENT_TYPE": request.content_type}
+    env = {**os.environ, "BENCH_BODIES": "\n".join(map(str, request.bodies))}
+    env["BENCH_HEADERS"] = "\n".join(
+        f"{name}: {value}" for name, value in (("Content-Type", request.content_type), *request.headers)
+    )
     if checked:
         env["BENCH_EXPECT"] = request.expect
     command = [find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
@@ -58,9 +64,10 @@ def run(base_url: str, request: Request, *, connections: int, seconds: float, ch
     if done.returncode != 0 or not lines:
         raise RuntimeError(f"wrk failed on {base_url}{request.path}:\n{done.stdout}{done.stderr}")
     report = json.loads(lines[-1].removeprefix("REPORT "))
-    if not report["requests"]:
+    failed = report["bad_status"] + report["socket_errors"] + report["timeouts"]
+    good = report["requests"] - report["bad_status"]
+    if good <= 0:
         raise RuntimeError(f"{base_url}{request.path} answered nothing within {seconds:.0f} s: {report}")
-    bad = report["bad_status"] + report["socket_errors"] + report["timeouts"] + report["wrong"]
-    if bad or (checked and report["checked"] < report["requests"]):
+    if checked and (failed or report["wrong"] or report["checked"] < report["requests"]):
         raise WrongAnswerError(f"{base_url}{request.path}: {report}")
-    return Load(report["requests"], report["requests"] / report["seconds"], report["p50_ms"], report["p99_ms"])
+    return Load(good, good / report["seconds"], report["p50_ms"], report["p99_ms"], failed)

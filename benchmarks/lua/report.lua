@@ -1,4 +1,5 @@
--- Sends one fixed request and prints the totals as a JSON line. Variables of the environment say which request.
+-- Sends one request, or several in turn, and prints the totals as a JSON line. Variables of the environment say which:
+-- BENCH_BODIES (files) and BENCH_HEADERS, one a line. A single request is built once, by wrk itself.
 -- With BENCH_EXPECT every answer is compared as well, which costs the client time: for checked runs, not timed ones.
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -11,8 +12,14 @@ local expected = os.getenv("BENCH_EXPECT")
 local threads = {}
 
 wrk.method = "POST"
-wrk.body = read(os.getenv("BENCH_BODY"))
-wrk.headers["Content-Type"] = os.getenv("BENCH_CONTENT_TYPE")
+for name, value in os.getenv("BENCH_HEADERS"):gmatch("([^:\n]+): ([^\n]+)") do
+  wrk.headers[name] = value
+end
+local bodies, prepared, turn = {}, {}, 0
+for file in os.getenv("BENCH_BODIES"):gmatch("[^\n]+") do
+  table.insert(bodies, read(file))
+end
+wrk.body = bodies[1]
 
 function setup(thread)
   table.insert(threads, thread)
@@ -20,6 +27,16 @@ end
 
 function init(args)
   checked, wrong, sample = 0, 0, ""
+  for i, body in ipairs(bodies) do
+    prepared[i] = wrk.format(nil, nil, nil, body)
+  end
+end
+
+if #bodies > 1 then
+  function request()
+    turn = turn % #prepared + 1
+    return prepared[turn]
+  end
 end
 
 if expected then
