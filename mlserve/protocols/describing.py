@@ -78,9 +78,10 @@ def describe_json(
         "state": model.state,
         "defaultVersion": model.is_default,
         "batchPolicy": spec.batch_policy,
+        **({"latencyTarget": spec.latency_target_ms} if spec.latency_target_ms else {}),
         **next(({"signature": dict(worker.signature)} for worker in model.workers if worker.signature), {}),
-        "lastError": model.last_error,
         **({"spareWorkers": [spare_json(spare) for spare in spares]} if spares else {}),
+        "lastError": model.last_error,
         "provenance": dict(spec.provenance),
     }
 
@@ -105,7 +106,6 @@ def worker_json(worker: WorkerInfo, gpus: Mapping[int, str]) -> dict[str, Any]:
     }
 
 
-def timestamp(seconds: float) -> str:
 def spare_json(spare: SpareInfo) -> dict[str, Any]:
     """One spare worker of the describe answer. Memory is its share: pages that others map as well are divided."""
     return {
@@ -117,6 +117,7 @@ def spare_json(spare: SpareInfo) -> dict[str, Any]:
     }
 
 
+def timestamp(seconds: float) -> str:
     """ISO 8601 in UTC with milliseconds, as ``2026-11-21T08:03:23.004Z``; ``seconds`` since the epoch."""
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
