@@ -1,13 +1,16 @@
 """ONNX files, run by ONNX Runtime.
 
-Providers are taken in the order TensorRT (when asked for), CUDA, OpenVINO (when asked for), CPU, as far as the
-installed build has them; ``onnx: {providers: [...]}`` in model-config.yaml says otherwise.
+Providers are taken in the order CUDA, OpenVINO, CPU, as far as the installed build has them: on a worker with a GPU
+CUDA, and OpenVINO in the build that is made for it. TensorRT comes first where ``onnx: {tensorrt: true}`` asks for it:
+it builds an engine at each load, for minutes. ``onnx: {providers: [...]}`` in model-config.yaml says it all.
 """
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..runtimes import open_session
 from ..signature import Signature, Tensor, with_batch_axis
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
+_KEYS = ("providers", "tensorrt", "openvino", "inter_op_threads")
 _TYPES = {"float": "float32", "double": "float64", "string": "str"}
 
 
@@ -39,7 +45,8 @@ class OnnxModel:
         self.name = f"onnxruntime {onnxruntime.__version__}, {', '.join(used)}"
         self.signature = signature_of(self._session)
         self._outputs = [tensor.name for tensor in self.signature.outputs]
-        self._bound = used[0] in ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+        self._texts = {tensor.name for tensor in self.signature.outputs if tensor.dtype == "str"}
+        self._bound = used[0] in (CUDA, TENSORRT)
         self._gpu = source.gpu or 0
         logger.info("%s: %s", source.path.name, self.name)
 
@@ -52,9 +59,12 @@ class OnnxModel:
     def _infer_bound(self, inputs: Arrays) -> Arrays:
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        for name in self._outputs:  # of a size that only the run knows
-            binding.bind_output(name, "cuda", self._gpu)
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._outputs:  # of a size that only the run knows; a GPU holds no text
+            if name in self._texts:
+                binding.bind_output(name)
+            else:
+                binding.bind_output(name, "cuda", self._gpu)
         self._session.run_with_iobinding(binding)
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
@@ -65,26 +75,42 @@ def open_model(source: Source) -> OnnxModel:
 
 
 def providers(source: Source, available: list[str]) -> list[Any]:
-    """What to ask onnxruntime for. Raises ``ValueError`` for a provider named in the options that is not there."""
-    named = source.options.get("providers")
-    if named is not None:
-        missing = [one for one in named if one not in available]
-        if missing:
-            raise ValueError(f"onnx: providers in model-config.yaml: {', '.join(missing)} not in {available}")
-        wanted = list(named)
-    else:
-        wanted = ["CUDAExecutionProvider"] if source.gpu is not None else []
-        if source.gpu is not None and source.options.get("tensorrt"):
-            wanted.insert(0, "TensorrtExecutionProvider")
-        if source.options.get("openvino"):
-            wanted.append("OpenVINOExecutionProvider")
-        if source.gpu is not None and "CUDAExecutionProvider" not in available:
+    """What to ask onnxruntime for. Raises ``ValueError`` for an unknown option, and for a provider that the options
+    name and this onnxruntime has not."""
+    options = source.options
+    unknown = [str(key) for key in options if key not in _KEYS]
+    if unknown:
+        raise ValueError(f"onnx in model-config.yaml: unknown {', '.join(unknown)}; known are {', '.join(_KEYS)}")
+    named = options.get("providers")
+    asked = [one for one, key in ((TENSORRT, "tensorrt"), (OPENVINO, "openvino")) if options.get(key)]
+    missing = [str(one) for one in named or asked if one not in available]
+    if missing:
+        raise ValueError(
+            f"onnx in model-config.yaml asks for {', '.join(missing)}; this onnxruntime has {', '.join(available)}"
+        )
+    wanted = list(named) if named is not None else _usual(source, available)
+    if CPU not in wanted:
+        wanted.append(CPU)
+    given: dict[str, dict[str, Any]] = {
+        CUDA: {"device_id": source.gpu or 0},
+        TENSORRT: {"device_id": source.gpu or 0},
+        OPENVINO: {"device_type": "CPU", "num_of_threads": str(source.threads)},
+    }
+    return [(one, given[one]) if one in given else one for one in wanted]
+
+
+def _usual(source: Source, available: list[str]) -> list[str]:
+    """The providers for this worker, the fastest first."""
+    wanted = []
+    if source.gpu is not None:
+        wanted = [TENSORRT, CUDA] if source.options.get("tensorrt") else [CUDA]
+        if CUDA not in available:
             logger.warning("This worker has a GPU, but this onnxruntime cannot use it: pip install onnxruntime-gpu")
-        wanted = [one for one in wanted if one in available]
-    if "CPUExecutionProvider" not in wanted:
-        wanted.append("CPUExecutionProvider")
-    on_gpu = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-    return [(one, {"device_id": source.gpu or 0}) if one in on_gpu else one for one in wanted]
+    elif source.options.get("tensorrt"):
+        raise ValueError("onnx: tensorrt in model-config.yaml needs a GPU, and this worker has none: remove it")
+    if source.options.get("openvino", True):
+        wanted.append(OPENVINO)
+    return [one for one in wanted if one in available]
 
 
 def signature_of(session: Any) -> Signature:
