@@ -33,6 +33,7 @@ SCRATCH, RESULTS = HERE / ".scratch" / "runtimes", HERE / "results"
 LUA = HERE / "lua" / "times.lua"
 CONNECTIONS = 2 * BATCH  # one batch computes, the next waits at the worker
 TOLERANCE = 1e-3  # of logits up to 13, and of unit vectors: batches of other sizes are summed in another order
+CHECKED = 6 * BATCH
 TARGET = 0.95
 
 
@@ -81,8 +82,8 @@ def worker_of(server: servers.Server) -> psutil.Process:
     return max(psutil.Process(server.process.pid).children(recursive=True), key=lambda one: one.memory_info().rss)
 
 
-def check(server: servers.Server, case: Case, expected: dict[str, Any], count: int = 6 * BATCH) -> None:
-    """Ask for ``count`` answers, ``CONNECTIONS`` at a time, and compare every number with the in-process answer.
+def check(server: servers.Server, case: Case, expected: dict[str, Any]) -> None:
+    """Ask for ``CHECKED`` answers, ``CONNECTIONS`` at a time, and compare every number with the in-process answer.
 
     Raises WrongAnswerError. This is the warm-up as well: TorchScript compiles at the first batches of each size.
     """
@@ -102,7 +103,7 @@ def check(server: servers.Server, case: Case, expected: dict[str, Any], count: i
                 raise wrk.WrongAnswerError(f"{case.name}: the served {name} differs from the loop's")
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(ask, range(count)))
+        list(pool.map(ask, range(CHECKED)))
 
 
 def load(server: servers.Server, case: Case, seconds: float) -> float:
@@ -186,7 +187,7 @@ def measure(case: Case, rounds: int, seconds: float) -> Result:
 def table(results: Sequence[Result]) -> str:
     """The Markdown table: a line per case."""
     lines = [
-        "| model | runtime | loop, rows/s | served, answers/s | mean batch | CPU ms/row: loop, served | share / loop |",
+        "| model | runtime | loop, rows/s | served, rows/s | batch | CPU ms/row: loop, served | served / loop |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for one in results:
@@ -203,9 +204,10 @@ def markdown(results: Sequence[Result], command: str, rounds: int, busy: float) 
     below = [one.case.name for one in results if np.median(one.shares) < TARGET]
     return (
         f"{table(results)}\n\n"
-        f"`{command}` at `{commit()}`: medians over {rounds} interleaved rounds, the least and the most share in "
-        f"brackets. Batch size {BATCH}, one worker, {CONNECTIONS} connections; every served number was compared with "
-        f"the loop's first. Below {TARGET}: {', '.join(below) or 'none'}.\n\nMachine: {report.machine()}.\n"
+        f"`{command}` at `{report.commit()}`: medians over {rounds} interleaved rounds, of the share with the least "
+        f"and the most. Batch size {BATCH}, one worker, {CONNECTIONS} connections. Before that, {CHECKED} answers "
+        f"were compared with the loop's, number by number. Below {TARGET}: {', '.join(below) or 'none'}.\n\n"
+        f"Machine: {report.machine()}.\n"
         f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
     )
 
@@ -219,26 +221,11 @@ def write(results: Sequence[Result], text: str) -> Path:
          "cpu_ms_loop": one.cpu_loop, "cpu_ms_served": one.cpu_served}
         for one in results
     ]  # fmt: skip
-    data = {"machine": report.machine(), "commit": commit(), "rows": rows}
+    data = {"machine": report.machine(), "commit": report.commit(), "rows": rows}
     (RESULTS / "runtimes.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     target = RESULTS / "runtimes.md"
     target.write_text(text, encoding="utf-8")
     return target
-
-
-def foreign_load() -> float:
-    """Share of the cores that others use, in percent. Warns above 10."""
-    busy = psutil.cpu_percent(interval=2.0)
-    if busy > 10:
-        print(f"warning: other programs use {busy:.0f} % of the cores; the figures will be poor", flush=True)
-    return busy
-
-
-def commit() -> str:
-    """The short commit id of the checkout, marked when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown commit"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -252,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     seconds = arguments.seconds or (2 if arguments.quick else 4)
-    started, busy = time.monotonic(), foreign_load()
+    started, busy = time.monotonic(), report.foreign_load()
     wrk.find_wrk()
     SCRATCH.mkdir(parents=True, exist_ok=True)
     cases = [*runtimes_models.efficientnet(SCRATCH), *runtimes_models.minilm(SCRATCH)]

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"] if "." not in path.name)
-RUNNABLE = [path for path in SCRIPTS if path.name != "_env"]
+RUNNABLE = [path for path in SCRIPTS if not path.name.startswith("_env")]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
