@@ -334,11 +334,14 @@ class BaseHandler:
         return _asks(self.context, 0, "describe")
 
     def _explained(self, count: int) -> list[bool]:
-        """Which of ``count`` items are to be explained. An envelope's items are not requests: they go together."""
+        """Which of ``count`` items are to be explained. Several may be of one request, where an envelope opened it."""
         ids = getattr(self.context, "request_ids", None)
-        if type(self)._is_explain is not BaseHandler._is_explain or not isinstance(ids, Mapping) or len(ids) != count:
+        requests = getattr(self.context, "requests_of_items", None)
+        if not isinstance(requests, list) or len(requests) != count:
+            requests = list(range(count)) if isinstance(ids, Mapping) and len(ids) == count else None
+        if type(self)._is_explain is not BaseHandler._is_explain or requests is None:
             return [self._is_explain()] * count
-        return [_asks(self.context, index, "explain") for index in range(count)]
+        return [_asks(self.context, index, "explain") for index in requests]
 
 
 def _asks(context: Any, index: int, what: str) -> bool:

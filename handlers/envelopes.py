@@ -11,7 +11,7 @@ import base64
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from mlserve.handler import PredictionError
@@ -31,6 +31,7 @@ class BaseEnvelope(ABC):
         self._handle_fn = handle_fn
         self.context: Any = None
         self._lengths: list[int] = []
+        self._refused: dict[int, PredictionError] = {}
 
     def handle(self, data: Any, context: Any) -> Any:
         """Unwrap, call the handler, wrap. A coroutine of the handler is awaited in between.
@@ -41,6 +42,8 @@ class BaseEnvelope(ABC):
         call.context = context
         if data:
             data = call.parse_input(data)
+            if not data and call._lengths:  # of no request is anything left to ask the handler
+                return call.format_output([])
         results = call._handle_fn(data, context)
         if hasattr(results, "__await__"):
             return call._later(results)
@@ -58,8 +61,22 @@ class BaseEnvelope(ABC):
     def format_output(self, data: list[Any]) -> list[Any]:
         """One answer per row of the batch, of the handler's outputs."""
 
-    def _flat(self, groups: Sequence[Sequence[Any]]) -> list[Any]:
+    def _flat(self, data: list[Any], parse: Callable[[int, Any], list[Any]]) -> list[Any]:
+        """The inputs of all rows, as ``parse`` finds them by index and row. A row it refuses is answered with that.
+
+        The context is told which request each is of: the handler asks its headers whether it is to be explained.
+        """
+        groups: list[list[Any]] = []
+        self._refused = {}
+        for index, row in enumerate(data):
+            try:
+                groups.append(parse(index, row))
+            except PredictionError as error:
+                self._refused[index] = error
+                groups.append([])
         self._lengths = [len(group) for group in groups]
+        if self.context is not None:
+            self.context.requests_of_items = [index for index, group in enumerate(groups) for _ in group]
         return [item for group in groups for item in group]
 
     def _groups(self, outputs: Any) -> list[Any]:
@@ -68,7 +85,7 @@ class BaseEnvelope(ABC):
         The answer to a single request may have any number of outputs. Raises ``ValueError`` where several requests
         were given and it cannot be told which output is whose.
         """
-        if len(self._lengths) == 1 and isinstance(outputs, list):
+        if len(self._lengths) == 1 and not self._refused and isinstance(outputs, list):
             self._lengths = [len(outputs)]
         if not isinstance(outputs, list) or len(outputs) != sum(self._lengths):
             raise ValueError(
@@ -77,9 +94,10 @@ class BaseEnvelope(ABC):
             )
         groups: list[Any] = []
         position = 0
-        for length in self._lengths:
+        for index, length in enumerate(self._lengths):
             group = outputs[position : position + length]
-            groups.append(next((item for item in group if isinstance(item, Exception)), group))
+            failed = next((item for item in group if isinstance(item, Exception)), None)
+            groups.append(self._refused.get(index) or failed or group)
             position += length
         return groups
 
@@ -122,7 +140,7 @@ class JSONEnvelope(BaseEnvelope):
 
     def parse_input(self, data: list[Any]) -> list[Any]:
         """The instances of all rows."""
-        return self._flat([[_binary(item) for item in document(row, "instances")["instances"]] for row in data])
+        return self._flat(data, lambda _, row: [_binary(item) for item in document(row, "instances")["instances"]])
 
     def format_output(self, data: list[Any]) -> list[Any]:
         """One JSON text per row."""
@@ -155,7 +173,7 @@ class KServeEnvelope(BaseEnvelope):
 
     def parse_input(self, data: list[Any]) -> list[Any]:
         """The instances of all rows."""
-        return self._flat([document(row, "instances")["instances"] for row in data])
+        return self._flat(data, lambda _, row: list(document(row, "instances")["instances"]))
 
     def format_output(self, data: list[Any]) -> list[Any]:
         """One object per row."""
@@ -185,12 +203,15 @@ class KServev2Envelope(BaseEnvelope):
 
     def parse_input(self, data: list[Any]) -> list[Any]:
         """The input tensors of all rows, each ``{name, shape, datatype, data}`` with ``data`` nested to ``shape``."""
-        documents = [document(row, "inputs") for row in data]
-        ids = [str(entry.get("id") or "") for entry in documents]
-        self._ids = [given if given.strip() else "" for given in ids]
-        inputs = [[_tensor(tensor) for tensor in entry["inputs"]] for entry in documents]
-        self._names = [[tensor["name"] for tensor in group] for group in inputs]
-        return self._flat(inputs)
+        self._names, self._ids = [[] for _ in data], ["" for _ in data]
+        return self._flat(data, lambda index, row: self._tensors(index, document(row, "inputs")))
+
+    def _tensors(self, index: int, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        tensors = [_tensor(tensor) for tensor in entry["inputs"]]
+        given = str(entry.get("id") or "")
+        self._ids[index] = given if given.strip() else ""
+        self._names[index] = [tensor["name"] for tensor in tensors]
+        return tensors
 
     def format_output(self, data: list[Any]) -> list[Any]:
         """One response object per row."""

@@ -245,6 +245,8 @@ class Context:
         self._processors: list[RequestProcessor] | None = None
         self._ids: Mapping[int, str] | None = None
         self._replies: dict[int, _Reply] = {}
+        # Where an envelope has opened the requests: the index of the request that each item is of.
+        self.requests_of_items: list[int] | None = None
         self._cancelled = cancelled
         self._send = send
         phases = self.phases

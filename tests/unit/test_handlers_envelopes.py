@@ -94,10 +94,21 @@ def test_kserve_v2_takes_the_request_id_where_the_body_has_none():
         ("kservev2", {"inputs": [tensor([1, 2, 3])]}),
     ],
 )
-def test_a_request_of_another_form_is_refused_with_400(name, body):
-    with pytest.raises(PredictionError) as caught:
-        enclosed(name, double)([{"body": body}], context())
-    assert caught.value.status == 400
+def test_a_request_of_another_form_is_refused_with_400_and_those_beside_it_are_answered(name, body):
+    assert [answer.status for answer in enclosed(name, double)([{"body": body}], context())] == [400]
+    good = {"body": {"instances": [1], "inputs": [tensor([1, 2, 3, 4], id="x")]}}
+    first, wrong, last = enclosed(name, lambda data, context: [7] * len(data))(
+        [good, {"body": body}, good], context(False, False, False)
+    )
+    assert (wrong.status, isinstance(wrong, PredictionError)) == (400, True)
+    if name == "kservev2":
+        assert [(answer["id"], answer["outputs"][0]["name"]) for answer in (first, last)] == [
+            ("id0", "a"),
+            ("id2", "a"),
+        ]
+    else:
+        assert first == last
+        assert "predictions" in first
 
 
 def test_an_input_that_is_refused_fails_its_request_alone():
@@ -105,6 +116,22 @@ def test_an_input_that_is_refused_fails_its_request_alone():
     rows = [{"body": {"instances": [1, 2]}}, {"body": {"instances": [3]}}]
     answers = enclosed("kserve", lambda data, context: [1, refused, 3])(rows, context(False, False))
     assert answers == [refused, {"predictions": [3]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "empty"),
+    [
+        ("json", {"instances": []}, '{"predictions": []}'),
+        ("kserve", {"instances": []}, {"predictions": []}),
+        (
+            "kservev2",
+            {"inputs": [], "id": "i"},
+            {"id": "i", "model_name": "net", "model_version": "2.0", "outputs": []},
+        ),
+    ],
+)
+def test_a_request_of_no_inputs_gets_no_outputs_and_the_handler_is_not_asked(name, body, empty):
+    assert enclosed(name, None)([{"body": body}], context()) == [empty]
 
 
 def test_outputs_that_belong_to_nobody_are_an_error():

@@ -1,5 +1,6 @@
 """Explanations: an item that cannot be explained is told why, and what shares its batch is answered."""
 
+import base64
 import importlib
 import io
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from mlserve.handler import Context, PredictionError, RequestInfo
+from mlserve.handlers.envelopes import enclosed
 from mlserve.handlers.explaining import captum, target_of
 
 torch = pytest.importorskip("torch")
@@ -112,3 +114,34 @@ def test_a_model_of_texts_without_that_layer_says_which_one_it_lacks(loaded):
     explained, answered = asked(handler, [{"data": "film"}, {"data": "film"}], [True, False])
     assert (explained.status, "layer called embedding" in explained.message) == (501, True)
     assert len(answered) == 2
+
+
+def test_an_envelope_s_items_are_explained_where_their_request_asks(loaded):
+    """Not where the first of the batch does: one would get predictions called explanations."""
+    handler = loaded("image_classifier", "ImageClassifier", IMAGES)
+    text = base64.b64encode(png()).decode()
+    rows = [{"body": {"instances": [text, {"data": text}]}}, {"body": {"instances": [{"data": text, "target": 1}]}}]
+    for explain in ([False, True], [True, False]):
+        handler.context.begin([RequestInfo(str(n), (), {"explain": str(flag)}) for n, flag in enumerate(explain)])
+        answers = enclosed("kserve", handler.handle)(rows, handler.context)
+        assert [list(answer) for answer in answers] == [["explanations" if flag else "predictions"] for flag in explain]
+        for flag, answer in zip(explain, answers, strict=True):
+            assert {type(item) for items in answer.values() for item in items} == {list if flag else dict}
+
+
+@pytest.mark.parametrize("name", ["body", "json", "kserve", "kservev2"])
+def test_one_bad_image_in_an_envelope_fails_its_request_alone(loaded, name):
+    handler = loaded("image_classifier", "ImageClassifier", IMAGES)
+
+    def request(data):
+        text = base64.b64encode(data).decode()
+        tensor = {"name": "x", "shape": [1], "datatype": "BYTES", "data": [text]}
+        forms = {"json": {"instances": [{"b64": text}]}, "kserve": {"instances": [{"data": text}]}}
+        return {"body": {**forms, "body": text, "kservev2": {"inputs": [tensor]}}[name]}
+
+    rows = [request(png()), request(b"junk"), request(png()[:45]), request(png())]
+    handler.context.begin([RequestInfo(str(n)) for n in range(4)])
+    first, junk, half, last = enclosed(name, handler.handle)(rows, handler.context)
+    assert [junk.status, half.status] == [400, 400]
+    assert not isinstance(first, PredictionError)
+    assert type(first) is type(last)
