@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
-from mlserve.log.access import AccessLog, PhaseTimings, safe
+from mlserve.log.access import AccessLog, BatchTimings, safe
 from mlserve.log.formats import TorchServeFormatter, is_model_line, local_stamp
 from mlserve.log.rolling import RollingFile
 from mlserve.log.writer import LineWriter, Output, Stream
@@ -149,24 +150,32 @@ class TorchServeAccessLog(AccessLog):
         self.enabled = True
         self._logs = logs
         self._other = other
+        if other is not None:
+            self._form = other._form  # it alone shows request ids
 
-    def line(
+    def origin(self, client: str, method: str, path: str) -> Any:
+        """See ``AccessLog``."""
+        protocol = "HTTP/2.0" if method == "gRPC" else "HTTP/1.1"
+        where = "127.0.0.1" if client == "unix" else f"/{client}"
+        own = f'{where} "{safe(method)} {safe(path)} {protocol}" '
+        return own, self._other.origin(client, method, path) if self._other is not None else None
+
+    def note(
         self,
-        client: str,
-        method: str,
-        path: str,
+        origin: Any,
         status: int,
         size: int,
-        seconds: float,
+        started: float,
+        ended: float,
         request_id: str,
-        timings: PhaseTimings | None = None,
+        queue: float = 0.0,
+        batch: BatchTimings | None = None,
     ) -> None:
         """See ``AccessLog``."""
         if self._other is not None:
-            self._other.line(client, method, path, status, size, seconds, request_id, timings)
-        protocol = "HTTP/2.0" if method == "gRPC" else "HTTP/1.1"
-        where = "127.0.0.1" if client == "unix" else f"/{client}"
-        text = f'{where} "{safe(method)} {safe(path)} {protocol}" {status} {int(seconds * 1e3)}'
+            self._other.note(origin[1], status, size, started, ended, request_id, queue, batch)
+        # Whole milliseconds, cut off; the half microsecond is for the rounding of the two times.
+        text = f"{origin[0]}{status} {int((ended - started) * 1e3 + 5e-4)}"
         self._logs.bare("access_log", "ACCESS_LOG", text)
 
     def reopen(self) -> None:
