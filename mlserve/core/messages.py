@@ -5,7 +5,18 @@ Plain slotted classes, because one of each is made per request; nothing here kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class Headers(list[tuple[bytes, bytes]]):
+    """(name, value) pairs that many requests share. An engine keeps in ``wire`` what it makes of them."""
+
+    __slots__ = ("wire",)
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(pairs)
+        self.wire: Any = None
 
 
 class Part:

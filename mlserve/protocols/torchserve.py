@@ -102,6 +102,12 @@ def parse_timeout(value: bytes) -> float:
     return seconds
 
 
+def is_form(content_type: bytes) -> bool:
+    """Whether a body of this type is several parts."""
+    start = content_type[:33].lower()
+    return start == _FORM or start[:19] == _MULTIPART
+
+
 def decode(
     head: Head,
     request_id: str,
@@ -121,13 +127,12 @@ def decode(
     Raises :class:`InvalidInput` for a form that is not one.
     """
     content_type = head.content_type
-    start = content_type[:33].lower() if content_type else b""
-    if start == _FORM:
-        parts = parse_urlencoded(body)
-    elif start[:19] == _MULTIPART:
-        parts = parse_multipart(content_type, body, typed_fields)
-    else:
+    if not is_form(content_type):
         parts = [Part("body", body, content_type.decode("latin-1"))]
+    elif content_type[:33].lower() == _FORM:
+        parts = parse_urlencoded(body)
+    else:
+        parts = parse_multipart(content_type, body, typed_fields)
     if query:
         parts = [*parse_urlencoded(query), *parts]
     return InferenceRequest(
@@ -181,6 +186,11 @@ def encode(job: Job, options: HttpOptions, timing: bool = False) -> Answer:
         if timings is not None:
             answer.headers = (*answer.headers, ("server-timing", server_timing(timings)))
     return answer
+
+
+def one_line(text: str) -> str:
+    """``text`` without the characters that could break out of a header."""
+    return _UNSAFE.sub(" ", text)
 
 
 def stream_head(chunk: Chunk) -> Answer:

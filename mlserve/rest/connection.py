@@ -12,6 +12,7 @@ from mlserve.protocols.torchserve import encode_error
 from mlserve.protocols.torchserve_texts import INVALID_HTTP
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.lane import LAST_CALL, LaneShared, Refusal
+from mlserve.rest.request_head import RequestHead
 
 MAX_PIPELINED = 32  # answers a connection may be owed before reading pauses; aiohttp's number
 LINGER = 2.0  # seconds to read and drop what a refused client still sends, so that it can read why
@@ -90,7 +91,7 @@ class LaneConnection(asyncio.Protocol):
         )
         if refusal.status == 413:
             error.kind = ErrorKind.TOO_LARGE
-        exchange = Exchange(self, self._method() or b"-", self._url, self.shared.request_ids(), False, True, False)
+        exchange = Exchange(self, RequestHead(self._method() or b"-", self._url), self.shared.request_ids(), False)
         self._push(exchange)
         exchange.answer(encode_error(error, self.shared.options))
 

@@ -7,7 +7,7 @@ requests.
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from mlserve.core.job import Job
@@ -18,65 +18,50 @@ from mlserve.rest.http1 import CHUNKED_END, chunk_bytes, length_line
 
 if TYPE_CHECKING:
     from mlserve.rest.connection import LaneConnection
+    from mlserve.rest.request_head import RequestHead
 
 
 class Exchange:
     """A request and its answer. ``finished`` means the answer is complete, ``_backlog`` empty that it is written."""
 
-    __slots__ = (
-        "_backlog",
-        "_lane",
-        "_size",
-        "_started",
-        "_status",
-        "_streaming",
-        "_waiting",
-        "broken",
-        "chunked",
-        "finished",
-        "is_head",
-        "job",
-        "keep_alive",
-        "method",
-        "path",
-        "request_id",
-        "timing",
-    )
+    job: Job | None = None
+    is_head = False
+    finished = False
+    broken = False  # the answer is incomplete, and the connection must end behind what there is of it
+    _ended = 0.0
+    _waiting = 0  # bytes in the backlog
+    _backlog: list[bytes | memoryview]
+    _status = 0
+    _size = 0
+    _streaming = False
 
-    def __init__(
-        self,
-        lane: LaneConnection,
-        method: bytes,
-        path: bytes,
-        request_id: str,
-        keep_alive: bool,
-        chunked: bool,
-        timing: bool,
-    ) -> None:
+    def __init__(self, lane: LaneConnection, head: RequestHead, request_id: str, keep_alive: bool) -> None:
         self._lane = lane
-        self.method = method
-        self.path = path
+        self.head = head
         self.request_id = request_id
         self.keep_alive = keep_alive
-        self.chunked = chunked  # the client understands chunked encoding (HTTP/1.1)
-        self.timing = timing
-        self.job: Job | None = None
-        self.is_head = False
-        self.finished = False
-        self.broken = False  # the answer is incomplete, and the connection must end behind what there is of it
-        self._waiting = 0  # bytes in the backlog
-        self._backlog: list[bytes | memoryview] = []
-        self._started = time.monotonic()
-        self._status = 0
-        self._size = 0
-        self._streaming = False
+        self._backlog = []
 
     def on_done(self, job: Job) -> None:
         """The ending of the job."""
         self.job = job
         if self.finished:
             return
-        answer = encode(job, self._lane.shared.options, self.timing)
+        self._ended = job.ended
+        shared = self._lane.shared
+        result = job.result
+        if (
+            type(result) is InferenceResponse
+            and result.status == 200
+            and self.keep_alive
+            and not (self._streaming or result.headers or result.reason or self.head.timing or shared.particular)
+        ):
+            data = shared.heads.plain(result.content_type, result.body, self.request_id, job.ended)
+            if data is not None:
+                self._status, self._size = 200, len(result.body)
+                self._finish([data])
+                return
+        answer = encode(job, shared.options, self.head.timing)
         if self._streaming:
             self._end_stream(answer, isinstance(job.result, InferenceResponse))
         else:
@@ -92,7 +77,7 @@ class Exchange:
         if heads.closes_after_errors and answer.status >= 400:
             self.keep_alive = False
         self._status, self._size = answer.status, len(answer.body)
-        self._finish(heads.answer(answer, self.request_id, self.keep_alive, self.method != b"HEAD"))
+        self._finish(heads.answer(answer, self.request_id, self.keep_alive, self.head.method != b"HEAD"))
 
     def on_chunk(self, job: Job, chunk: Chunk) -> None:
         """A piece of the answer: the first one sends the head."""
@@ -104,13 +89,13 @@ class Exchange:
             framing = b""
             if first.status in WITHOUT_BODY:
                 framing = length_line(first.status, 0)
-            elif self.chunked:
+            elif self.head.chunked:
                 framing = b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
             pieces.append(self._lane.shared.heads.head(first, self.request_id, framing, self.keep_alive))
         if len(chunk.data) and self._status not in WITHOUT_BODY:  # an empty chunk would end the body
-            pieces.append(chunk_bytes(chunk.data) if self.chunked else chunk.data)
+            pieces.append(chunk_bytes(chunk.data) if self.head.chunked else chunk.data)
             self._size += len(chunk.data)
         self._emit(pieces)
         self._check_backlog()
@@ -140,9 +125,9 @@ class Exchange:
             return
         pieces: list[bytes | memoryview] = []
         if len(answer.body):
-            pieces.append(chunk_bytes(answer.body) if self.chunked else answer.body)
+            pieces.append(chunk_bytes(answer.body) if self.head.chunked else answer.body)
             self._size += len(answer.body)
-        if self.chunked:
+        if self.head.chunked:
             pieces.append(CHUNKED_END)
         self._finish(pieces)
 
@@ -164,20 +149,24 @@ class Exchange:
         if self._backlog:
             self._lane.write(self._backlog)
             self._backlog = []
+            self._ended = 0.0  # later than its job
 
-    def log(self) -> None:
-        """Count the answer, and write its line in the access log."""
-        shared = self._lane.shared
+    def log(self) -> float:
+        """Count the answer, and write its line in the access log. Returns when the request ended."""
+        shared, job, head = self._lane.shared, self.job, self.head
+        ended = self._ended or monotonic()
         shared.service.http_counts.count(self._status)
         access = shared.access
-        if access is not None:
-            access.line(
-                self._lane.client,
-                self.method.decode("latin-1"),
-                self.path.decode("latin-1"),
-                self._status,
-                self._size,
-                time.monotonic() - self._started,
-                self.request_id,
-                self.job.timings if self.job is not None else None,
-            )
+        if access is not None and access.enabled:
+            origin = head.origin
+            if origin is None:
+                method, url = head.method.decode("latin-1"), head.url.decode("latin-1")
+                origin = head.origin = access.origin(self._lane.client, method, url)
+            report = job.report if job is not None else None
+            if job is None or report is None:
+                started = ended if job is None else job.arrived
+                access.note(origin, self._status, self._size, started, ended, self.request_id)
+            else:
+                queue = job.sent - job.arrived + report.waited
+                access.note(origin, self._status, self._size, job.arrived, ended, self.request_id, queue, report)
+        return ended

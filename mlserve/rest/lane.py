@@ -87,6 +87,7 @@ class LaneShared:
         self.slow = slow
         self.access = access
         self.options = options
+        self.particular = options.server_timing  # every answer has a header of its own
         self.limits = limits
         self.routes = RouteTable(service)
         self.request_ids = request_ids

@@ -1,0 +1,149 @@
+"""What stands in front of a request's body, read once for all requests of a connection that begin with the same bytes.
+
+Clients repeat themselves: on a kept connection only the length differs from one request to the next. So the head of a
+request is kept with the bytes it was read from, and the next one is compared with them instead of being parsed. That
+takes 0.6 us, where the parser, its callbacks and reading the headers take 9. Nothing is guessed: the bytes are the same
+but for the digits of one ``content-length``, and the parser gets everything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mlserve.core.messages import Headers, InferenceRequest, Part
+from mlserve.errors import InvalidInput, ServeError
+from mlserve.protocols.torchserve import Head, decode, is_form
+from mlserve.rest.routes import Route
+
+LARGEST = 4096  # bytes of a head that is kept
+_DIGITS = 10  # of a length that is read here
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+
+
+class RequestHead:
+    """A request without its body. ``error`` tells why it can only be refused.
+
+    ``keep_alive`` and ``chunked`` (the client understands chunked encoding) are what its version and headers say.
+    """
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_bytes",
+        "_content_type",
+        "_length",
+        "_plain",
+        "_read",
+        "chunked",
+        "error",
+        "headers",
+        "keep_alive",
+        "method",
+        "origin",
+        "request_id",
+        "route",
+        "timing",
+        "url",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        url: bytes,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        route: Route | None = None,
+        *,
+        keep_alive: bool = False,
+        chunked: bool = True,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.route = route
+        self.headers = Headers((*headers, *route.headers) if route is not None else headers)
+        self.keep_alive = keep_alive
+        self.chunked = chunked
+        self.error: ServeError | None = None
+        self.origin: Any = None  # what the access log keeps of it
+        self.request_id = b""
+        self.timing = False
+        self._bytes = b""
+        try:
+            self._read = read = Head(headers)
+        except InvalidInput as bad:
+            self.error = bad
+            return
+        self.request_id = read.request_id
+        self.timing = read.timing
+        self._plain = not is_form(read.content_type)
+        self._content_type = read.content_type.decode("latin-1")
+
+    def request(self, request_id: str, body: bytes, typed_fields: bool) -> InferenceRequest:
+        """The request that this head and ``body`` make. Raises :class:`InvalidInput` for a form that is not one."""
+        route, read = self.route, self._read
+        assert route is not None
+        if self._plain:
+            parts = (Part("body", body, self._content_type),)
+            return InferenceRequest(
+                request_id,
+                parts,
+                self.headers,
+                explain=route.explain,
+                url_path=route.url_path,
+                timeout=read.timeout,
+                version=route.version,
+            )
+        return decode(
+            read,
+            request_id,
+            self.headers,
+            body,
+            explain=route.explain,
+            url_path=route.url_path,
+            version=route.version,
+            typed_fields=typed_fields,
+        )
+
+    # -- requests that begin with the same bytes ----------------------------------------------------------------------
+
+    def keep(self, data: bytes, body: bytes) -> bool:
+        """Keep what :meth:`body_of` needs. False if ``data`` is not this head and ``body`` in the plainest form."""
+        at = len(data) - len(body)
+        if at > LARGEST or not self.keep_alive or not data.startswith(b"\r\n\r\n", at - 4):
+            return False
+        raw = data[:at]
+        found = _LENGTH.findall(raw)
+        if len(found) > 1 or (len(body) != int(found[0]) if found else body):
+            return False
+        self._bytes, self._length = raw, len(data)
+        self._before, self._after = raw, b""
+        match = _LENGTH.search(raw)
+        if match is not None:
+            self._before, self._after = raw[: match.start(1)], raw[match.end(1) :]
+        return True
+
+    def body_of(self, data: bytes, most: int) -> bytes | None:
+        """The body of the request in ``data``, if that is this head, its length apart, and a body of at most ``most``
+        bytes, and nothing else."""
+        if len(data) == self._length and data.startswith(self._bytes):
+            return data[len(self._bytes) :]
+        before, after = self._before, self._after
+        if not after or not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + _DIGITS)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+            return None
+        length, at = int(digits), end + len(after)
+        if len(data) - at != length or length > most:
+            return None
+        self._bytes, self._length = data[:at], len(data)
+        # Anew, not in place: requests that are under way have the old ones.
+        self.headers = Headers((name, digits if _is_length(name) else value) for name, value in self.headers)
+        return data[at:]
+
+
+def _is_length(name: bytes) -> bool:
+    return len(name) == 14 and name.lower() == b"content-length"
