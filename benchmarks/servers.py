@@ -1,6 +1,7 @@
 """Start, pause and stop servers under measurement: a launcher in a session of its own, free ports, its processes."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,17 +29,18 @@ class Server:
     started: float  # time.perf_counter() just before its launch
     ports: dict[str, int] = field(default_factory=dict)  # others than that of ``url``
     paused: bool = False
+    leftovers: Path | None = None  # a folder to remove when it has stopped
 
     def family(self) -> list[psutil.Process]:
-        """Its processes, the launcher first. They are in a session of their own, so none is missed."""
-        found = []
+        """Its processes, the launcher first: all of its session, and their children in sessions of their own."""
+        found = {}
         for process in psutil.process_iter():
             try:
                 if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                    found |= {one.pid: one for one in (process, *process.children(recursive=True))}
             except (ProcessLookupError, psutil.NoSuchProcess):
                 continue
-        return sorted(found, key=lambda process: (process.pid != self.process.pid, process.pid))
+        return sorted(found.values(), key=lambda process: (process.pid != self.process.pid, process.pid))
 
     def wait_ready(self, ask: Callable[[], bool], seconds: float = 180) -> float:
         """Seconds from the launch to the first 200; raises RuntimeError with the log's end if that takes too long."""
@@ -90,6 +92,8 @@ class Server:
         for process in self.family():
             process.kill()
         self.process.wait(timeout=20)
+        if self.leftovers is not None:
+            shutil.rmtree(self.leftovers, ignore_errors=True)
 
     def _signal(self, number: int) -> None:
         for process in self.family():

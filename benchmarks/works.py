@@ -51,7 +51,7 @@ def echo_rows(assets: Path) -> list[Row]:
     """The same bytes back, over 8 connections."""
     rows = []
     for size in ("1KiB", "100KiB", "1MiB", "8MiB"):
-        payload = Payload(size, assets / f"{size}.bin", "application/octet-stream", "the end.")
+        payload = Payload(size, assets / f"{size}.bin", "application/octet-stream", "the end.", echoed=True)
         title = f"echo of {size.replace('KiB', ' KiB').replace('MiB', ' MiB')}, 8 connections"
         rows.append(Row("echo", title, (payload,), 8, 4 if size == "8MiB" else 2))
     return rows

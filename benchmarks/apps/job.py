@@ -3,6 +3,7 @@
 Stands beside the applications and is found by ``PYTHONPATH``; imports nothing but the standard library.
 """
 
+import base64
 import importlib.util
 import json
 import os
@@ -24,6 +25,19 @@ def load() -> Any:
     handler = module.Handler()
     handler.load(os.environ["BENCH_FOLDER"])
     return handler
+
+
+def unwrap(fields: dict[str, str]) -> bytes:
+    """The body in a JSON object: its ``text`` as it is, or ``base64``."""
+    text = fields.get("text")
+    return base64.b64decode(fields["base64"]) if text is None else text.encode()
+
+
+def wrap(answer: Any) -> dict[str, str]:
+    """An answer in such an object."""
+    if isinstance(answer, (bytes, bytearray, memoryview)):
+        return {"base64": base64.b64encode(answer).decode()}
+    return {"text": answer if isinstance(answer, str) else json.dumps(answer)}
 
 
 def encode(answer: Any) -> bytes:

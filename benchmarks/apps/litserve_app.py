@@ -1,7 +1,5 @@
 """The job as a LitServe server. Its requests are JSON: text as it is, anything else as base64."""
 
-import base64
-
 import job
 import litserve
 from fastapi import Response
@@ -16,8 +14,7 @@ class Model(litserve.LitAPI):
 
     def decode_request(self, request):
         """JSON to the handler's body."""
-        text = request.get("text")
-        return base64.b64decode(request["base64"]) if text is None else text.encode()
+        return job.unwrap(request)
 
     def batch(self, inputs):
         """The list as it is."""

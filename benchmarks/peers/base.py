@@ -1,11 +1,11 @@
 """What all peers share: the job a server is given, the requests that ask it."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.servers import post
 from benchmarks.wrk import Request
@@ -24,6 +24,7 @@ class Payload:
     body: Path
     content_type: str
     expect: str
+    echoed: bool = False  # whether the answer is the body
 
     @property
     def is_text(self) -> bool:
@@ -79,6 +80,23 @@ def ask(url: str, request: Request, number: int = 0) -> tuple[int, bytes]:
     return post(url + request.path, request.bodies[number].read_bytes(), headers)
 
 
+def wrap(body: bytes, is_text: bool) -> dict[str, str]:
+    """A body in JSON: text as it is, anything else as base64. As ``apps/job.py`` takes and gives it."""
+    return {"text": body.decode()} if is_text else {"base64": base64.b64encode(body).decode()}
+
+
+def unwrap(fields: dict[str, str]) -> bytes:
+    """What ``wrap`` was given."""
+    return fields["text"].encode() if "text" in fields else base64.b64decode(fields["base64"])
+
+
+def wrapped(payload: Payload) -> str:
+    """What a right answer contains if it comes wrapped in JSON: its end as base64, or its text with quotes escaped."""
+    if payload.echoed:
+        return base64.b64encode(payload.body.read_bytes()).decode()[-12:]
+    return json.dumps(payload.expect)[1:-1]
+
+
 def bodies(site: Site, peer: str, payloads: Sequence[Payload], make: Callable[[bytes, bool], bytes]) -> list[Path]:
     """Files with the payloads as ``peer`` wants them: ``make`` is given the bytes and whether they are text."""
     folder = site.scratch / "bodies" / peer
@@ -100,8 +118,3 @@ def plain(path: str, payloads: Sequence[Payload]) -> Request:
 def as_is(answer: bytes) -> bytes:
     """The answer of a server that sends what the handler returned."""
     return answer
-
-
-def from_json(find: Callable[[Any], str]) -> Callable[[bytes], bytes]:
-    """For a server that wraps answers in JSON: ``find`` takes the handler's text out of the decoded answer."""
-    return lambda answer: find(json.loads(answer)).encode()

@@ -1,11 +1,10 @@
 """LitServe: FastAPI in front of worker processes, asked with JSON."""
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import APPS, Job, Payload, Site, as_is, bodies
+from benchmarks.peers.base import APPS, Job, Payload, Site, as_is, bodies, wrap
 from benchmarks.peers.environment import ensure, environ
 from benchmarks.servers import Server, free_ports, launch
 from benchmarks.wrk import Request
@@ -35,5 +34,4 @@ def request(site: Site, job: Job, payloads: Sequence[Payload]) -> Request:
 
 
 def _wrap(body: bytes, is_text: bool) -> bytes:
-    fields = {"text": body.decode()} if is_text else {"base64": base64.b64encode(body).decode()}
-    return json.dumps(fields).encode()
+    return json.dumps(wrap(body, is_text)).encode()
