@@ -48,6 +48,12 @@ class ObjectDetector(VisionHandler):
         self.threshold, self.max_score = score_range(context.model_yaml_config, threshold, self.max_score)
         super().initialize(context)
 
+    def _tensor(self, value: list[Any]) -> torch.Tensor:
+        tensor = super()._tensor(value)
+        if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
+            raise PredictionError(400, f"Expected a tensor of shape [3, height, width], got {list(tensor.shape)}")
+        return tensor
+
     def _together(self, items: list[torch.Tensor]) -> Any:
         """One tensor if all images have one size, else a list: detection models take both."""
         import torch

@@ -90,7 +90,7 @@ class ImageTransform:
         Taken for a whole one, it would shift all pixels (by 0.35 of one at the edge of a photo of 2201 x 2201).
         """
         extent: tuple[float, float] = image.size
-        if self.draft and image.format == "JPEG":
+        if self.draft and image.format in ("JPEG", "MPO"):  # MPO: what phones append a preview or a depth map to
             drafted = image.draft("RGB", (2 * self.resize, 2 * self.resize))  # at least this wide and this high
             if drafted is not None:
                 extent = drafted[1][2:]

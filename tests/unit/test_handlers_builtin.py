@@ -73,6 +73,15 @@ def test_boxes_are_named_and_the_uncertain_left_out(loaded):
     assert isinstance(answers[2], PredictionError)
 
 
+@pytest.mark.parametrize("value", [[1.0], [[[1.0]]], [[], [], []]])
+def test_a_list_that_is_no_image_is_refused_before_it_reaches_the_detector(loaded, value):
+    handler, context = loaded("object_detector", "ObjectDetector", DETECTOR)
+    good = [[[0.5] * 4] * 2] * 3
+    first, wrong = handler.handle([{"body": good}, {"body": value}], context)
+    assert first[0]["1"] == [0, 0, 4, 2]
+    assert (wrong.status, "[3, height, width]" in wrong.message) == (400, True)
+
+
 def test_the_threshold_is_set_in_the_configuration(loaded):
     handler, context = loaded("object_detector", "ObjectDetector", DETECTOR, config={"handler": {"threshold": 0.1}})
     assert [len(answer) for answer in handler.handle([{"data": png(4, 6)}], context)] == [2]

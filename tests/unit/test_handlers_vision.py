@@ -4,7 +4,6 @@ import base64
 import io
 import warnings
 import zlib
-from fractions import Fraction
 from unittest import mock
 
 import numpy as np
@@ -55,41 +54,6 @@ def saved(image, kind, **options):
     return buffer.getvalue()
 
 
-def triangle_weights(length, to):
-    """The matrix [to, length] that resizes a line with an antialiased triangle filter, from its definition."""
-    scale = Fraction(length, to)
-    support = max(scale, Fraction(1))
-    weights = np.zeros((to, length))
-    for out in range(to):
-        centre = (out + Fraction(1, 2)) * scale
-        for at in range(length):
-            distance = abs((at + Fraction(1, 2) - centre) / support)
-            weights[out, at] = max(0.0, 1.0 - float(distance))
-        weights[out] /= weights[out].sum()
-    return weights
-
-
-def reference(array, resize, crop):
-    """Shorter side to ``resize``, middle ``crop`` x ``crop``; in floating point, without Pillow."""
-    height, width, _ = array.shape
-    short = min(width, height)
-    to_w, to_h = int(resize * width / short), int(resize * height / short)
-    rows, columns = triangle_weights(height, to_h), triangle_weights(width, to_w)
-    resized = np.einsum("yh,hwc,xw->yxc", rows, array.astype(np.float64), columns, optimize=True)
-    top, left = round((to_h - crop) / 2), round((to_w - crop) / 2)
-    return resized[top : top + crop, left : left + crop]
-
-
-@pytest.mark.parametrize("size", [(301, 200), (200, 301), (97, 64), (50, 40), (64, 64)])
-def test_pixels_are_within_one_of_an_independent_resize(size):
-    array = noise(*size)
-    transform = ImageTransform(resize=64, crop=56)
-    got = transform.pixels(transform.decode(Image.fromarray(array)))
-    assert got.shape == (56, 56, 3)
-    assert got.dtype == np.uint8
-    assert np.abs(got - reference(array, 64, 56)).max() <= 1.0
-
-
 def test_normalising_follows_mean_and_std_per_channel():
     transform = ImageTransform(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(1, 2, 2, 3)
@@ -113,6 +77,14 @@ def test_big_jpegs_decoded_in_draft_mode_stay_close_to_the_full_decode(size, int
     assert full.decode(Image.open(io.BytesIO(data))).size == size
     assert apart.max() <= 10
     assert apart.mean() <= 1
+
+
+def test_photos_of_phones_are_decoded_in_draft_mode_too():
+    small = [Image.new("RGB", (8, 8))]
+    file = saved(Image.new("RGB", (601, 400)), "MPO", save_all=True, append_images=small)
+    image = Image.open(io.BytesIO(file))
+    assert image.format == "MPO"
+    assert ImageTransform(resize=50, crop=50).decode(image).size == (151, 100)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -165,6 +137,22 @@ def test_a_nested_list_goes_to_the_model_as_it_is_beside_images(make):
     batch = handler.preprocess([{"body": given.tolist()}, {"body": encoded(noise(4, 4))}])
     assert torch.equal(batch[0], given)
     assert batch.shape == (2, 3, 2, 2)
+
+
+def test_a_batch_is_stacked_and_moved_to_the_device_once_as_bytes(make, monkeypatch):
+    handler = make({"image": {"resize": 16, "crop": 16}})
+    stacked, moved, stack, to = [], [], torch.stack, torch.Tensor.to
+
+    def moving(tensor, *args, **kwargs):
+        if args and isinstance(args[0], torch.device):
+            moved.append((tuple(tensor.shape), tensor.dtype))
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "stack", lambda items, *rest: stacked.append(len(items)) or stack(items, *rest))
+    monkeypatch.setattr(torch.Tensor, "to", moving)
+    batch = handler.preprocess([{"body": encoded(noise(20 + n, 30))} for n in range(3)])
+    assert (stacked, moved) == ([3], [((3, 16, 16, 3), torch.uint8)])
+    assert batch.shape == (3, 3, 16, 16)
 
 
 BROKEN = {
