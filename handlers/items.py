@@ -150,9 +150,15 @@ def _cast(array: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
         raise PredictionError(400, f"Input {tensor.name!r} is {shown}: expected {tensor.text()}")
     with np.errstate(over="ignore"):
         cast = array.astype(wanted)
-    if wanted.kind in "iu" and not np.array_equal(cast, array):
+    if (wanted.kind in "iu" and not np.array_equal(cast, array)) or (wanted.kind == "f" and _overflows(cast, array)):
         raise PredictionError(400, f"Input {tensor.name!r} has values that do not fit: expected {tensor.text()}")
     return cast
+
+
+def _overflows(cast: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> bool:
+    """Whether a finite number became infinite: 1e39 as FP32."""
+    infinite = np.isinf(cast)
+    return bool(infinite.any()) and bool(np.isfinite(array[infinite]).any())
 
 
 def wrong_shape(tensor: Tensor, shape: tuple[int, ...], signature: Signature) -> PredictionError:

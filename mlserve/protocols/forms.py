@@ -49,7 +49,10 @@ def parse_urlencoded(text: bytes) -> list[Part]:
     Raises :class:`InvalidInput` when there are too many fields or escapes, or a name is too long.
     """
     if text.count(b"&") >= MAX_PARTS:
-        raise InvalidInput(f"More than {MAX_PARTS} form fields")
+        raise InvalidInput(
+            f"More than {MAX_PARTS} form fields. A body that is no form needs a content-type of its own, such as "
+            "application/octet-stream: curl --data-binary says application/x-www-form-urlencoded"
+        )
     if text.count(b"%") > MAX_ESCAPES:
         raise InvalidInput(f"More than {MAX_ESCAPES} escapes in a form: send such data as multipart/form-data")
     # Not parse_qsl: given bytes it takes only what is ASCII after decoding.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import pytest
 
@@ -167,6 +168,12 @@ def test_a_small_integer_is_not_wrapped():
     small = Signature((Tensor("x", "int8", (None,)),), ())
     assert "do not fit" in refused({"x": 300}, small)
     assert decode({"body": {"x": -128}}, small).arrays["x"].tolist() == [-128]
+
+
+def test_a_finite_number_does_not_become_infinite():
+    single = Signature((Tensor("x", "float32", (None,)),), ())
+    assert "do not fit" in refused({"x": 1e39}, single)
+    assert decode({"body": {"x": math.inf}}, single).arrays["x"].tolist() == [math.inf]
 
 
 def answer(body, outputs, signature=ONE, accept=""):
