@@ -17,7 +17,7 @@ from mlserve.cli.bench_run import Plan, measure
 from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
 from mlserve.errors import SettingError
-from mlserve.load.arrivals import KINDS, POISSON
+from mlserve.load.arrivals import HIGHEST_RATE, KINDS, POISSON
 from mlserve.load.result import CLOSED, OPEN, LoadResult
 from mlserve.load.target import PROTOCOLS, Target
 from mlserve.load.units import numbers_of, seconds_of
@@ -113,6 +113,9 @@ def bench(  # noqa: D103  # its help is EXAMPLES
     asked = Asked(target, server.url, model, version, *fields, _positive(timeout, "--timeout"))
     if plot:
         check_plot(plot)
+    for option, file in (("--json", json_file), ("--plot", plot)):
+        if not Path(file).parent.is_dir():
+            raise SettingError(f"{option}: there is no folder {Path(file).parent}")
     goal = target_of(asked, server.access)
     results = measure(goal, plan, live=not quiet)
     broken = [line for result in results for line in limits.broken(result)]
@@ -146,6 +149,8 @@ def _plan(
         if rate
         else numbers_of(concurrency or CONCURRENCY, "--concurrency", whole=True)
     )
+    if rate and max(levels) > HIGHEST_RATE:
+        raise SettingError(f"--rate: {max(levels):,.0f} is more than {HIGHEST_RATE:,.0f}")
     return Plan(
         mode=OPEN if rate else CLOSED,
         levels=levels,

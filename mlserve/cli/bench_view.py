@@ -53,8 +53,11 @@ class View:
     def close(self) -> None:
         """Take the table off the terminal."""
         if self._process is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._process.communicate(timeout=5)
+            except (OSError, subprocess.TimeoutExpired):
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
 

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 
 POISSON, CONSTANT = "poisson", "constant"
 KINDS = (POISSON, CONSTANT)
+HIGHEST_RATE = 1e6  # per second; a core sends a twentieth of it
 
 
 def arrivals(kind: str, rate: float, seed: int = 0) -> Iterator[float]:
     """Moments of arrivals at ``rate`` per second, never falling. The same ``seed`` gives the same Poisson arrivals.
 
-    Raises ``ValueError`` for a rate that is not above 0 and for another kind.
+    Raises ``ValueError`` for a rate that is not above 0, or above ``HIGHEST_RATE``, and for another kind.
     """
-    if not rate > 0:
-        raise ValueError(f"a rate is above 0, not {rate}")
+    if not 0 < rate <= HIGHEST_RATE:
+        raise ValueError(f"a rate is above 0 and at most {HIGHEST_RATE:,.0f}, not {rate}")
     if kind == CONSTANT:
         return (number / rate for number in itertools.count())
     if kind == POISSON:

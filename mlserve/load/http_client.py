@@ -69,13 +69,15 @@ def requests_of(target: Target) -> list[bytes]:
         raise SettingError(f"the header {wrong[0]} is made from the request and cannot be given")
     if any(set("\r\n") & set(name + value) for name, value in target.headers):
         raise SettingError("a header cannot hold a line break")
+    if target.method == "HEAD":
+        raise SettingError("HEAD has an answer without the body that it announces, which is not understood here")
     lines = [f"{target.method} {target.path} HTTP/1.1"]
     lines += [] if "host" in given else [f"Host: {host}"]
     lines += [f"{name}: {value}" for name, value in target.headers]
     found = []
     for payload in target.payloads:
         own = [f"Content-Type: {payload.content_type}"] if payload.content_type and "content-type" not in given else []
-        if payload.body or target.method not in ("GET", "HEAD", "DELETE"):
+        if payload.body or target.method not in ("GET", "DELETE"):
             own.append(f"Content-Length: {len(payload.body)}")
         found.append("\r\n".join([*lines, *own, "", ""]).encode() + payload.body)
     return found

@@ -125,10 +125,12 @@ def _waited() -> float:
 
 class Recorder:
     """Collects a run into ``result``. Moments are ``time.perf_counter()``; ``begin`` and ``end`` bound the measured
-    time, and ``end`` moves when the run ends before."""
+    time, and ``end`` moves when the run ends before. ``by_number``: the run is one of so many requests, and answers to
+    those of the warm-up are none of them."""
 
-    def __init__(self, result: LoadResult, begin: float, end: float) -> None:
+    def __init__(self, result: LoadResult, begin: float, end: float, by_number: bool = False) -> None:
         self.result = result
+        self._first = begin if by_number else -math.inf
         self.begin = begin
         self.end = end
         self._cpu, self._waited, self._cpu_at = time.process_time(), _waited(), begin
@@ -141,7 +143,7 @@ class Recorder:
     def answered(self, intended: float, sent: float, first: float, done: float, size: int) -> None:
         """A good answer of ``size`` bytes."""
         result = self.result
-        if self.begin <= done <= self.end:
+        if self.begin <= done <= self.end and intended >= self._first:
             result.answered += 1
         if self.begin <= intended <= self.end:
             result.requests += 1

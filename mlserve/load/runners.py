@@ -78,7 +78,8 @@ async def open_loop(
 ) -> LoadResult:
     """Send ``rate`` requests per second for ``seconds``, whatever becomes of them; latency counts from the moment each
     was meant to be sent. ``kind`` is ``poisson`` or ``constant``. At most ``connections`` are open: further requests
-    wait, and their wait is part of their latency; those still waiting at the end are errors (``not sent``).
+    wait, and their wait is part of their latency. Those that still wait when the target's timeout has passed since the
+    end are errors (``not sent``).
 
     The rest is as for :func:`closed_loop`.
     """
@@ -106,13 +107,15 @@ class _Run(ABC):
         self._over = asyncio.Event()
         self.client = await open_client(self.target, self.done)
         begin = perf_counter() + self.window.warmup
-        self.recorder = Recorder(self.result, begin, begin + self.window.seconds)
+        self.recorder = Recorder(self.result, begin, begin + self.window.seconds, self.window.count > 0)
         clock = self.loop.call_later(self.window.warmup, self.recorder.start_clock)
         try:
             self.begin()
             await self._until_sent()
             self.recorder.stop_clock(perf_counter())
             if not self.result.interrupted:
+                self.send_last()
+                self.sending = False
                 await self._until_answered()
         finally:
             clock.cancel()
@@ -133,8 +136,16 @@ class _Run(ABC):
         """An exchange is over."""
 
     @abstractmethod
+    def send_last(self) -> None:
+        """The time is over: send what was due within it and is not sent yet."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Send nothing more: those that are under way end by their timeout at the latest."""
+
+    @abstractmethod
     def finish(self) -> None:
-        """No request will be sent any more."""
+        """The run is over."""
 
     def outstanding(self) -> bool:
         """Whether answers, or the end of the sending, are still to come."""
@@ -180,10 +191,12 @@ class _Run(ABC):
             self._look()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), min(left, self._tick()))
-        self.sending = False
 
     async def _until_answered(self) -> None:
+        until = perf_counter() + self.target.timeout
         while self.outstanding():
+            if perf_counter() > until:
+                self.give_up()
             if self._stop is not None and self._stop.is_set():
                 self.result.interrupted = True
                 return
@@ -225,8 +238,14 @@ class _Closed(_Run):
         else:
             self._send(slot)
 
-    def finish(self) -> None:
+    def send_last(self) -> None:
+        """Nothing is due."""
+
+    def give_up(self) -> None:
         """Nothing waits but in the slots."""
+
+    def finish(self) -> None:
+        """There is nothing to close."""
 
     def _send(self, slot: Slot) -> None:
         now = perf_counter()
@@ -263,21 +282,34 @@ class _Open(_Run):
         self._timer.arm(self._next - perf_counter())
 
     def outstanding(self) -> bool:
-        return (self.sending and (self._next < math.inf or bool(self._waiting))) or super().outstanding()
+        return (self.sending and self._next < math.inf) or bool(self._waiting) or super().outstanding()
 
     def done(self, slot: Slot, kind: str, first: float, end: float, size: int, pieces: bool) -> None:
         self.account(slot, kind, first, end, size, pieces)
-        if self._waiting and self.sending:
+        if self._waiting:
             self._send(slot, self._waiting.popleft())
         else:
             self._idle.append(slot)
 
+    def send_last(self) -> None:
+        """Those of the last moments, for which the timer had not fired yet."""
+        self._due()
+
+    def give_up(self) -> None:
+        """Requests that never got a connection, or that this process was too slow to send, have not been answered:
+        leaving them out would flatter the server."""
+        for intended in self._waiting:
+            self.recorder.failed(intended, NOT_SENT, f"all {self._connections} connections were busy")
+        self._waiting.clear()
+        while self._next < self.recorder.end and not self._all_sent():
+            self.recorder.failed(self._next, NOT_SENT, "the load generator was too slow")
+            self._next = self._start + next(self._offsets)
+
     def finish(self) -> None:
-        """Requests that never got a connection have not been answered: leaving them out would flatter the server."""
+        """Close the timer."""
         self._timer.close()
-        detail = f"all {self._connections} connections were busy until the end"
-        for intended in self._waiting if not self.result.interrupted else ():
-            self.recorder.failed(intended, NOT_SENT, detail)
+        if not self.result.interrupted:
+            self.give_up()
 
     def _due(self) -> None:
         """Send what is due, and set the timer for what is next."""

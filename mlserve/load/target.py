@@ -90,7 +90,8 @@ def split_url(url: str) -> tuple[str, str]:
     if parts.username is not None:
         raise SettingError(f"{parts.hostname}: a user name in a URL is not sent; give --header 'Authorization: …'")
     path = "" if parts.path in ("", "/") and not parts.query else (parts.path or "/")
-    return f"{parts.scheme}://{parts.netloc}", path + (f"?{parts.query}" if parts.query else "")
+    path += f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}", quote(path, safe="/?%:@!$&'()*+,;=~-._[]")  # a space ends it otherwise
 
 
 def host_port(address: str) -> tuple[str, int]:

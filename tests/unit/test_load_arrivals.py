@@ -42,7 +42,7 @@ def test_poisson_run_cannot_be_repeated() -> None:
     assert first(1) == first(1) != first(2)
 
 
-@pytest.mark.parametrize("rate", [0, -1, math.nan])
+@pytest.mark.parametrize("rate", [0, -1, math.nan, 2e6])
 def test_rate_that_never_comes_is_taken(rate: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         arrivals("constant", rate)
