@@ -181,6 +181,11 @@ def measure(case: Case, rounds: int, seconds: float) -> Result:
         result.batch = requests / count
         result.cpu_served = 1000 * (cpu_seconds(server.process.pid) - cpu[0]) / requests
         result.cpu_loop = 1000 * (cpu_seconds(loop.process.pid) - cpu[1]) / rows
+        print(
+            f"         {case.name:26} {loop.name}: mean batch {result.batch:.2f}, CPU ms a row "
+            f"{result.cpu_loop:.2f} in the loop, {result.cpu_served:.2f} served",
+            flush=True,
+        )
         return result
 
 
