@@ -73,6 +73,7 @@ def configured(arguments: Mapping[str, Any], scratch: Path, say: Callable[[str],
 
 def _asked(arguments: Mapping[str, Any], scratch: Path) -> Found:
     from mlserve.archive import pack
+    from mlserve.archive.requirements import installing
     from mlserve.cli.run import find_model
     from mlserve.cli.sources import CommandLine, read_settings
 
@@ -80,7 +81,7 @@ def _asked(arguments: Mapping[str, Any], scratch: Path) -> Found:
     (scratch / "packed").mkdir()
     plain = {**arguments, "archive_format": "no-archive", "export_path": scratch / "packed", "force": False}
     directory = pack(**plain)
-    spec = find_model(settings, str(directory), "", scratch / "work")
+    spec = find_model(settings, str(directory), "", scratch / "work", installing(settings))
     handler = spec.handler.removeprefix("mlserve.handlers.")
     if handler in _OTHERS:
         raise InvalidInput(f"--auto-config does not go with the handler {handler}, which knows its inputs by itself")

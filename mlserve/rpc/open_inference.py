@@ -73,4 +73,6 @@ class OpenInferenceApi:
             document = json.loads(answer)  # not orjson: models answer with NaN and Infinity
         except ValueError:
             document = None
+        if isinstance(document, dict):  # a model without an envelope does not know what it is called
+            document = {"model_name": request.model_name, "model_version": handle.key.version, **document}
         return response_of(document, raw=bool(request.raw_input_contents), quoted=self._statuses.java)

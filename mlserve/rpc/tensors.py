@@ -45,6 +45,7 @@ _RAW = {
     "FP32": "f",
     "FP64": "d",
 }
+_FLOATS = frozenset(("FP16", "FP32", "FP64"))
 RAW_ONLY = frozenset(("FP16",))  # no field of a message holds them
 
 
@@ -112,6 +113,8 @@ def response_of(document: Any, *, raw: bool, quoted: bool) -> pb.ModelInferRespo
         for output in outputs:
             kind, data = output["datatype"], output["data"]
             tensor = response.outputs.add(name=str(output["name"]), datatype=kind, shape=output["shape"])
+            if kind in _FLOATS:  # JSON has no NaN: it is null there
+                data = [math.nan if value is None else value for value in data]
             if kind == "BYTES":
                 data = [_text(value, quoted) for value in data]
             if raw:

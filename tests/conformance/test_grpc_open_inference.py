@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.grpc_client import JAVA, TIMEOUT, Stubs, refusal, serving
 from mlserve.rpc.generated import open_inference_pb2 as pb
 
 HANDLERS = Path(__file__).parent / "handlers"
-MODELS = tuple(f"{name}={HANDLERS / name}.py" for name in ("tensors", "mirror"))
+MODELS = tuple(f"{name}={HANDLERS / name}.py" for name in ("tensors", "mirror", "nameless"))
 ON = {"SERVER_OPEN_INFERENCE": "true"}
 
 
@@ -110,6 +111,14 @@ def test_an_answer_that_is_no_tensor_is_an_error_that_names_the_envelope(own: St
     code, details = refusal(lambda: infer(own, tensor("INT64", [1], int64_contents=[7]), model="mirror"))
     assert code == "INTERNAL"
     assert "kservev2" in details
+
+
+def test_a_model_that_does_not_say_its_name_is_answered_for_and_null_is_nan(own: Stubs) -> None:
+    answer = infer(own, tensor("INT64", [1], int64_contents=[7]), model="nameless")
+    assert (answer.model_name, answer.model_version) == ("nameless", "1.0")
+    first, second = answer.outputs[0].contents.fp32_contents
+    assert first == 1.5
+    assert math.isnan(second)
 
 
 NOT_FOUND = ("NOT_FOUND", "Model not found: no\norg.pytorch.serve.archive.model.ModelNotFoundException")
