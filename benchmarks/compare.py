@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, report, rounds, summary, wrk
+from benchmarks import burst, grpc_load, peers, report, rounds, startup, steady, summary, wrk
 from benchmarks.peers.base import Site
 from benchmarks.works import WORKS
 
@@ -54,7 +54,13 @@ def measure_rows(work: str, chosen: Sequence[peers.Peer], plan: Plan, *, drop_in
     return {"rows": rows, "missing": outcome.missing, "paused": outcome.paused, "notes": outcome.notes}
 
 
-MEASURES: dict[str, Callable[..., dict[str, Any]]] = dict.fromkeys(WORKS, measure_rows)
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    **dict.fromkeys(WORKS, measure_rows),
+    "grpc": lambda work, chosen, plan: grpc_load.measure(chosen, SITE, plan),
+    "start": lambda work, chosen, plan: startup.measure(chosen, SITE, plan.rounds),
+    "burst": lambda work, chosen, plan: burst.measure(chosen, SITE, plan.rounds),
+    "steady": lambda work, chosen, plan: steady.measure(SITE, plan.minutes),
+}
 
 
 def measure(work: str, chosen: Sequence[peers.Peer], plan: Plan, command: str, *, drop_in: bool = False) -> None:

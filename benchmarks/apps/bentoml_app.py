@@ -1,4 +1,4 @@
-"""The job as a BentoML service. Its requests are JSON; a batchable API takes and gives lists, one long from a client."""
+"""The job as a BentoML service. Its requests are JSON; a batchable API takes and gives lists, of one here."""
 
 import bentoml
 import job

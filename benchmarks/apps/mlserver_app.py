@@ -1,4 +1,4 @@
-"""The job as a runtime of MLServer: an Open Inference request of one string, batched by the server on its first axis."""
+"""The job as a runtime of MLServer: requests of one string, which the server joins on their first axis."""
 
 import json
 

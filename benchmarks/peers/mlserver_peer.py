@@ -11,7 +11,7 @@ from benchmarks.wrk import Request
 
 NAME, TITLE, WAITS = "mlserver", "MLServer", True
 PACKAGES = ["mlserver", "uvloop<0.22"]  # a newer one makes no event loop when asked for one, and its worker fails
-NOTE = "custom runtime, max_batch_size 8, max_batch_time 5 ms, one parallel worker, v2 in JSON (base64 where it is no text)"
+NOTE = "custom runtime, max_batch_size 8, max_batch_time 5 ms, one parallel worker, v2 JSON (base64 but for text)"
 
 
 def install(site: Site) -> Path:
