@@ -33,7 +33,7 @@ def limit(max_pixels: int | None) -> None:
 
 
 def check(image: Image) -> None:
-    """Raise :class:`PredictionError` with status 413 for an image of more pixels than the limit."""
+    """Raise :class:`PredictionError` with status 400 for an image of more pixels than the limit."""
     from PIL import Image as pillow
 
     most, pixels = pillow.MAX_IMAGE_PIXELS, image.width * image.height
@@ -42,13 +42,13 @@ def check(image: Image) -> None:
 
 
 def too_large(reason: object) -> PredictionError:
-    """The refusal of an image for its size."""
-    return PredictionError(413, f"The image is too large: {reason} (image: max_pixels in model-config.yaml)")
+    """The refusal of an image for its size. Not 413: in the words of TorchServe's doors a handler's 413 is 507."""
+    return PredictionError(400, f"The image is too large: {reason} (image: max_pixels in model-config.yaml)")
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn what Pillow raises on a client's image into :class:`PredictionError`, 413 if it is too large, else 400."""
+    """Turn what Pillow raises on a client's image into :class:`PredictionError` with status 400."""
     from PIL import Image as pillow
 
     try:
@@ -62,7 +62,7 @@ def reading() -> Iterator[None]:
 
 
 def opened(value: Any) -> Image:
-    """Read the header of an image; decoding comes later. Raises :class:`PredictionError` with status 400 or 413."""
+    """Read the header of an image; decoding comes later. Raises :class:`PredictionError` with status 400."""
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
@@ -78,7 +78,7 @@ def opened(value: Any) -> Image:
 
 
 def load(image: Image) -> None:
-    """Read the pixels of an opened image, as they are. Raises :class:`PredictionError` with status 400 or 413."""
+    """Read the pixels of an opened image, as they are. Raises :class:`PredictionError` with status 400."""
     with reading():
         image.load()
     check(image)  # an icon's frame may be larger than its directory says
@@ -99,7 +99,7 @@ def _content(value: Any) -> bytes | bytearray | memoryview:
 
 
 def rgb(image: Image) -> Image:
-    """The pixels of an opened image as RGB. Raises :class:`PredictionError` with status 400 or 413.
+    """The pixels of an opened image as RGB. Raises :class:`PredictionError` with status 400.
 
     Of 16 bits the upper 8 are kept, as Pillow itself does for colours; its ``convert`` would turn all grey values from
     256 up to white. Pixels of 32 bits are refused: nothing in the file says which values are black and white.

@@ -77,7 +77,7 @@ class ImageTransform:
             raise ValueError(f"{source}: std must not be 0")
 
     def decode(self, image: Image) -> Image:
-        """The pixels of an opened ``image``, as RGB. Raises :class:`PredictionError` with status 400 or 413."""
+        """The pixels of an opened ``image``, as RGB. Raises :class:`PredictionError` with status 400."""
         return self._decoded(image)[0]
 
     def prepared(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -100,7 +100,7 @@ class ImageTransform:
         """Resize and crop an RGB ``image``: an array ``[crop, crop, 3]`` of ``uint8``.
 
         ``extent`` is how much of its width and height is picture, where that is not all. Raises
-        :class:`PredictionError` with status 413 for a line that would have to be resized to a huge picture.
+        :class:`PredictionError` with status 400 for a line that would have to be resized to a huge picture.
         """
         import numpy as np
         from PIL import Image as pillow
@@ -219,7 +219,7 @@ class VisionHandler(BaseHandler):
             return self.image_processing(image)
 
     def decoded(self, value: Any) -> Image:
-        """The whole image that was sent, as RGB. Raises :class:`PredictionError` with status 400 or 413."""
+        """The whole image that was sent, as RGB. Raises :class:`PredictionError` with status 400."""
         with opened(value) as image:
             return self.transform.decode(image)
 

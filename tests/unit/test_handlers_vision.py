@@ -202,14 +202,14 @@ def test_an_image_beyond_the_pixel_limit_is_refused_unless_the_limit_is_off(make
         [answer] = handler.handle([{"body": encoded(noise(side, side))}], handler.context)
         assert isinstance(answer, PredictionError) == refused
         if refused:
-            assert answer.status == 413
+            assert answer.status == 400
             assert "max_pixels" in answer.message
     handler = make(config, limit_max_image_pixels=False)
     assert isinstance(handler.handle([{"body": encoded(noise(40, 40))}], handler.context)[0], float)
 
 
 @pytest.mark.filterwarnings("ignore:Image was not the expected size")
-@pytest.mark.parametrize(("side", "header", "status"), [(70, 70, 200), (100, 100, 413), (100, 60_000, 413)])
+@pytest.mark.parametrize(("side", "header", "status"), [(70, 70, 200), (100, 100, 400), (100, 60_000, 400)])
 def test_a_picture_that_turns_out_to_be_huge_while_it_is_read_is_refused_too(make, monkeypatch, side, header, status):
     """An icon's directory tells the size of a PNG inside, which has a header of its own."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
@@ -222,6 +222,7 @@ def test_a_picture_that_turns_out_to_be_huge_while_it_is_read_is_refused_too(mak
     good, answer = handler.handle([{"body": encoded(noise(9, 9))}, {"body": bytes(file)}], handler.context)
     assert isinstance(good, float)
     assert getattr(answer, "status", 200) == status
+    assert status == 200 or "max_pixels" in answer.message
 
 
 def test_reading_an_image_changes_no_filter_of_warnings_which_all_threads_share(make):
