@@ -5,6 +5,7 @@ are there, so that the works can be run one by one.
 """
 
 import argparse
+import fcntl
 import json
 import sys
 import time
@@ -112,8 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = QUICK if arguments.quick else FULL
     plan = Plan(arguments.rounds or plan.rounds, plan.scale, plan.warm_up, arguments.minutes or plan.minutes)
     chosen = [peers.peer(name) for name in ("mlserve", *arguments.peers)]
-    for work in [] if arguments.report else arguments.work:
-        measure(work, chosen, plan, command, drop_in=arguments.drop_in)
+    SITE.scratch.mkdir(exist_ok=True)
+    with (SITE.scratch / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would use the same folders, and measure each other
+        for work in [] if arguments.report else arguments.work:
+            measure(work, chosen, plan, command, drop_in=arguments.drop_in)
     found = {path.stem: json.loads(path.read_text()) for path in folder(arguments.drop_in).glob("*.json")}
     results = {work: found[work] for work in MEASURES if work in found}
     text = summary.write(results, folder(arguments.drop_in), SITE, drop_in=arguments.drop_in)

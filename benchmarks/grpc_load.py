@@ -1,7 +1,7 @@
 """gRPC: the no-op and an echo of 1 MiB on mlserve, TorchServe and Triton, loaded by h2load.
 
-A unary call is an HTTP/2 POST of one framed message, which h2load sends with a client's full speed; its log has the time
-of every call. What it cannot see, the status in the trailers and the answer, is checked by a real client before.
+A unary call is an HTTP/2 POST of one framed message, which h2load sends at full speed; its log has the time of every
+call. What it cannot see, the status in the trailers and the answer, is checked by a real client before.
 """
 
 import subprocess

@@ -137,13 +137,15 @@ def warm_up(running: list[Running], rows: Sequence[Row], seconds: float) -> dict
                 took = seconds * (3 if row.slow else 1)
                 request = each.awake(row)
                 wrk.run(each.server.url, request, connections=min(row.connections, 32), seconds=took, checked=True)
-            except RuntimeError as error:
+            except wrk.WrongAnswerError as error:
                 if each.peer.NAME == "mlserve":
                     raise
                 dropped[each.peer.NAME] = f"{row.title}: {error}"[:300]
                 print(f"{each.peer.TITLE} is dropped: {error}", file=sys.stderr, flush=True)
                 running.remove(each)
                 break
+            except RuntimeError as error:  # nothing yet: the timed run tells
+                print(f"{each.peer.TITLE} while warming up: {error}", file=sys.stderr, flush=True)
     return dropped
 
 

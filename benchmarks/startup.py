@@ -1,10 +1,11 @@
 """From the launch to the first answer, from a call of scale to the second worker, and the memory of it all.
 
-One server runs at a time. The first answer is that to the work's own request, asked for every 10 ms. The second worker is
-asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``, which mlserve and TorchServe answer once it is ready.
+One server runs at a time. The first answer is that to the work's own request, asked for every 5 ms. The second worker
+is asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``, which mlserve and TorchServe answer once it is ready.
 """
 
 import statistics
+import sys
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
                     if peer.NAME == "mlserve":
                         raise
                     missing[peer.NAME] = str(error).strip().splitlines()[-1][:300]
+                    print(f"{peer.TITLE} is missing: {error}", file=sys.stderr, flush=True)
                     continue
                 found.setdefault(peer.NAME, {}).setdefault(name, []).append(one)
                 shown = "  ".join(f"{key} {value:.2f}" for key, value in one.items())
@@ -115,7 +117,7 @@ def frontend(server: Server) -> dict[str, float]:
 def figures(found: dict[str, Any]) -> dict[str, float]:
     """mlserve's as a share of TorchServe's, the median over rounds."""
     ours, theirs = found.get("mlserve"), found.get("torchserve")
-    if not ours or not theirs:
+    if not ours or not theirs or ours.keys() != theirs.keys():
         return {}
 
     def share(job: str, key: str) -> float:
