@@ -128,6 +128,9 @@ def compiled(module: Any, options: Options) -> Any:
     backend = str(options.compiled.get("backend", ""))
     try:
         register_backend(backend)
+        if options.compiled.get("dynamic") is False:
+            # One program for each batch size; beyond torch's 8 it would run the others uncompiled.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
         return torch.compile(module, **options.compiled)
     except ImportError as error:
         raise ValueError(f"pt2 in model-config.yaml: backend {backend} needs a package ({error})") from error
