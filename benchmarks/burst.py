@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, described
 from benchmarks.peers.base import Site
 from benchmarks.rounds import Running, find_busy, start_all, warm_up
 from benchmarks.works import WORKS, prepare
@@ -53,7 +53,7 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
                     each.rest()
                 found.setdefault(each.peer.NAME, []).append(one)
                 print(f"round {number + 1}  burst  {each.peer.TITLE:10} {one}", flush=True)
-    notes = {each.peer.TITLE: each.peer.NOTE for each in running}
+    notes = {each.peer.TITLE: described(each.peer, site) for each in running}
     titles = {peer.NAME: peer.TITLE for peer in chosen}
     return {"servers": found, "missing": missing, "paused": paused, "notes": notes, "table": table(found, titles)}
 

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from benchmarks.burst import find_h2load
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, described
 from benchmarks.peers.base import LARGEST, Payload, Site
 from benchmarks.rounds import Running, find_busy, start_all
 from benchmarks.works import WORKS, Row, prepare
@@ -136,7 +136,7 @@ def measure(chosen: Sequence[Peer], site: Site, plan: Any) -> dict[str, Any]:
                     {"title": case.title, "connections": case.connections, "loads": {}, "loop": [], "failed": {}}
                 )
                 one_case(running, shown[case.row], case, rows[-1], plan)
-    notes = {peer.TITLE: peer.NOTE for peer in peers}
+    notes = {peer.TITLE: described(peer, site) for peer in peers}
     return {"rows": rows, "missing": missing, "paused": sorted(set(paused)), "notes": notes}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import inprocess, wrk
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, described
 from benchmarks.peers.base import Job, Site, ask
 from benchmarks.peers.environment import MissingPeerError
 from benchmarks.servers import Server
@@ -199,7 +199,7 @@ def measure(peers: Sequence[Peer], site: Site, work: Work, plan: Any, *, drop_in
                     rate = inprocess.run(python, plain.handler, site.assets, bodies, seconds, sort=work.sort)
                     one.loop.append(rate)
                     print(f"round {number + 1}  {one.row.title:58} {'loop':10} {rate:10,.1f}/s", flush=True)
-    return Outcome(measured, missing, paused, {each.peer.TITLE: each.peer.NOTE for each in running})
+    return Outcome(measured, missing, paused, {each.peer.TITLE: described(each.peer, site) for each in running})
 
 
 def run_round(number: int, running: Sequence[Running], measured: Sequence[Measured], plan: Any) -> None:

@@ -1,7 +1,7 @@
 """From the launch to the first answer, from a call of scale to the second worker, and the memory of it all.
 
 One server runs at a time. The first answer is that to the work's own request, asked for every 5 ms. The second worker
-is asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``, which mlserve and TorchServe answer once it is ready.
+is asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``, which mlserve and TorchServe answer when it is ready.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, described
 from benchmarks.peers.base import Job, Site, ask
 from benchmarks.peers.environment import MissingPeerError
 from benchmarks.servers import Server
@@ -50,7 +50,7 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
                 found.setdefault(peer.NAME, {}).setdefault(name, []).append(one)
                 shown = "  ".join(f"{key} {value:.2f}" for key, value in one.items())
                 print(f"round {number + 1}  {name:10} {peer.TITLE:10} {shown}", flush=True)
-    notes = {peer.TITLE: peer.NOTE for peer in chosen if peer.NAME in found}
+    notes = {peer.TITLE: described(peer, site) for peer in chosen if peer.NAME in found}
     return {
         "servers": found,
         "missing": missing,

@@ -11,6 +11,7 @@ from benchmarks.servers import Server, free_ports, launch
 from benchmarks.wrk import Request
 
 NAME, TITLE, WAITS = "mlserve", "mlserve", False
+PACKAGES = ["--editable", str(ROOT)]
 NOTE = "its defaults: request ids, metrics, access log, HTTP and gRPC; batchSize 8, maxBatchDelay 5"
 answer = as_is
 
@@ -18,7 +19,7 @@ answer = as_is
 def install(site: Site) -> Path:
     """An environment with this checkout, installed editable."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return ensure(site.scratch, NAME, ["--editable", str(ROOT)], site.python, also=project)
+    return ensure(site.scratch, NAME, PACKAGES, site.python, also=project)
 
 
 def start(site: Site, job: Job) -> Server:

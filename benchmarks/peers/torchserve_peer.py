@@ -11,10 +11,10 @@ from benchmarks.servers import Server, launch
 from benchmarks.wrk import Request
 
 NAME, TITLE, WAITS = "torchserve", "TorchServe", True
-PACKAGES = ["torch==2.13.0", "torchserve==0.12.0", "torch-model-archiver==0.12.0"]
+PACKAGES = ["torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch==2.13.0"]
 # What TorchServe's own modules import but its wheel does not ask for, and what the measured handlers need.
 PACKAGES += ["pyyaml", "psutil", "requests", "Pillow", "packaging", "numpy", "setuptools<81"]
-NOTE = "0.12.0, its default logging, no tokens, no snapshots, no system metrics; batchSize 8, maxBatchDelay 5"
+NOTE = "its default logging, no tokens, no snapshots, no system metrics; batchSize 8, maxBatchDelay 5"
 answer = as_is
 
 
