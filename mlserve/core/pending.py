@@ -204,7 +204,7 @@ class ModelQueue:
         for job, result in zip(batch.jobs, results, strict=True):
             if job.state == SENT:
                 job.report = report
-                self._finish(job, result)
+                self._finish(job, result, now)
         self._pump()
         self._check_idle()
 
@@ -232,13 +232,14 @@ class ModelQueue:
         """How many requests could be sent now, each to a worker that waits for one."""
         return sum(not slot.in_flight for slot in self.slots)
 
-    def _finish(self, job: Job, result: InferenceResponse | ServeError) -> None:
-        now = self._clock.time()
+    def _finish(self, job: Job, result: InferenceResponse | ServeError, now: float | None = None) -> None:
+        if now is None:
+            now = self._clock.time()
         if job.finish(result, now):
-            took = now - job.arrived
-            self.stats.request_done(status_of(result), job.queued_for, took)
+            queued, took = job.queued_for, now - job.arrived
+            self.stats.request_done(status_of(result), queued, took)
             if self.observer is not None:
-                self.observer.answered(job, job.queued_for, took)
+                self.observer.answered(job, queued, took)
 
     def _end_early(self, job: Job, error: ServeError) -> None:
         state, batch = job.state, job.batch

@@ -30,7 +30,7 @@ class Exchange:
     broken = False  # the answer is incomplete, and the connection must end behind what there is of it
     _ended = 0.0
     _waiting = 0  # bytes in the backlog
-    _backlog: list[bytes | memoryview]
+    _backlog: list[bytes | memoryview] | None = None
     _status = 0
     _size = 0
     _streaming = False
@@ -40,7 +40,6 @@ class Exchange:
         self.head = head
         self.request_id = request_id
         self.keep_alive = keep_alive
-        self._backlog = []
 
     def on_done(self, job: Job) -> None:
         """The ending of the job."""
@@ -48,8 +47,8 @@ class Exchange:
         if self.finished:
             return
         self._ended = job.ended
-        shared = self._lane.shared
-        result = job.result
+        lane = self._lane
+        shared, result = lane.shared, job.result
         if (
             type(result) is InferenceResponse
             and result.status == 200
@@ -58,8 +57,12 @@ class Exchange:
         ):
             data = shared.heads.plain(result.content_type, result.body, self.request_id, job.ended)
             if data is not None:
-                self._status, self._size = 200, len(result.body)
-                self._finish([data])
+                self._status, self._size, self.finished = 200, len(result.body), True
+                if not self.is_head:
+                    self._emit([data])
+                elif not lane.transport.is_closing():
+                    lane.transport.write(data)
+                lane.exchange_done(self)
                 return
         answer = encode(job, shared.options, self.head.timing)
         if self._streaming:
@@ -135,6 +138,7 @@ class Exchange:
         if self.is_head:
             self._lane.write(pieces)
         else:
+            self._backlog = self._backlog or []
             self._backlog += pieces
             self._waiting += sum(map(len, pieces))
 
@@ -148,7 +152,7 @@ class Exchange:
         self.is_head = True
         if self._backlog:
             self._lane.write(self._backlog)
-            self._backlog = []
+            self._backlog = None
             self._ended = 0.0  # later than its job
 
     def log(self) -> float:

@@ -131,6 +131,30 @@ class ItemMeta(msgspec.Struct, array_like=True):
     url_path: str | None = ""
 
 
+_decode_headers = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
+
+
+class ReceivedItem(msgspec.Struct, array_like=True):
+    """An :class:`ItemMeta` as a worker reads it: most handlers never ask for the headers."""
+
+    request_id: str
+    parts: list[PartMeta]
+    raw_headers: msgspec.Raw
+    explain: bool = False
+    url_path: str | None = ""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The client's headers."""
+        return _decode_headers(self.raw_headers)
+
+
+class ReceivedBatch(msgspec.Struct, array_like=True):
+    """A :class:`BatchMeta` as a worker reads it."""
+
+    items: list[ReceivedItem]
+
+
 class BatchMeta(msgspec.Struct, array_like=True):
     """Server -> worker: the items of a batch, in order."""
 
@@ -159,7 +183,8 @@ class ResultMeta(msgspec.Struct, array_like=True):
     """Worker -> server: a finished batch.
 
     ``received``, ``started`` and ``finished`` are CLOCK_MONOTONIC seconds, which all processes of a host share;
-    the three phases are durations in seconds.
+    the three phases are durations in seconds. ``lengths`` stands for ``items`` that have all ``content_type`` and
+    nothing else that is not the default: 8 of them take 0.5 us to write and to read instead of 4.
     """
 
     items: list[ItemResult]
@@ -170,6 +195,8 @@ class ResultMeta(msgspec.Struct, array_like=True):
     inference: float = 0.0
     postprocess: float = 0.0
     metrics: list[MetricRecord] = []
+    lengths: list[int] = []
+    content_type: str = ""
 
 
 class ChunkMeta(msgspec.Struct, array_like=True):

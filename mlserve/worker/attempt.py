@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mlserve.errors import InvalidInput, ServeError
-from mlserve.wire.payload import ItemMeta
+from mlserve.wire.payload import ItemMeta, ReceivedItem
 from mlserve.worker import failures
 from mlserve.worker.context import WireRequest
 from mlserve.worker.metrics import Metrics
@@ -45,7 +45,7 @@ class Attempts:
         self,
         runner: Runner,
         batch_id: int,
-        items: Sequence[ItemMeta],
+        items: Sequence[ItemMeta | ReceivedItem],
         raw: Sequence[Sequence[memoryview]],
         cancelled: set[int],
     ) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from mlserve.errors import InvalidInput
 from mlserve.handler import Context, RequestInfo
 from mlserve.wire.arena import Arena
-from mlserve.wire.payload import ItemMeta, Load, PartMeta
+from mlserve.wire.payload import ItemMeta, Load, PartMeta, ReceivedItem
 from mlserve.worker.caching_metric import current
 from mlserve.worker.metrics import Metrics
 
@@ -47,7 +47,7 @@ class WireRequest(RequestInfo):
 
     __slots__ = ("_item",)
 
-    def __init__(self, item: ItemMeta) -> None:
+    def __init__(self, item: ItemMeta | ReceivedItem) -> None:
         self.request_id = item.request_id
         self._item = item
         self._headers = None
@@ -77,7 +77,7 @@ class RowDecoder:
         self._arena = arena
         self._views = views
 
-    def cut(self, items: Sequence[ItemMeta], body: memoryview) -> list[list[memoryview]]:
+    def cut(self, items: Sequence[ItemMeta | ReceivedItem], body: memoryview) -> list[list[memoryview]]:
         """The raw parts of every item, in order: from the arena, or from the frame's body one behind the other.
 
         Raises ValueError when the lengths do not fit the body or the arena; then the sender's state is not ours.
@@ -98,7 +98,7 @@ class RowDecoder:
             raise ValueError(f"the parts of a batch announce {position} bytes, its body has {len(body)}")
         return raw
 
-    def row(self, item: ItemMeta, raw: Sequence[memoryview]) -> dict[str, Any]:
+    def row(self, item: ItemMeta | ReceivedItem, raw: Sequence[memoryview]) -> dict[str, Any]:
         """One row. Raises :class:`InvalidInput` for a body that is not what its content type says."""
         parts = item.parts
         if len(parts) == 1:

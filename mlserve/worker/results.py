@@ -9,6 +9,7 @@ from typing import Any
 
 from mlserve.errors import ErrorKind
 from mlserve.handler import Response
+from mlserve.wire.arena import ARENA_FROM
 from mlserve.wire.frames import MAX_BODY
 from mlserve.wire.payload import ItemResult
 from mlserve.worker.encode import UnsupportedOutput, encode_element, encode_strictly
@@ -33,11 +34,12 @@ class Results:
         self._encode = encode_strictly if strict else encode_element
         self.unsupported = ""  # why an element could not be encoded
         self.items: list[ItemResult | None] = [None] * count
+        self._types: list[str | None] = [None] * count  # of answers of which there is nothing else to say
         self.bodies: list[Buffer] = [b""] * count
 
     def cancel(self, index: int) -> None:
         """Nobody waits for this item."""
-        self.items[index] = _CANCELLED
+        self.items[index], self._types[index] = _CANCELLED, None
 
     def fail(self, index: int, error: BaseException) -> None:
         """This item ends with an error."""
@@ -47,12 +49,12 @@ class Results:
                 item.error = ErrorKind.OUT_OF_MEMORY.value
             out_of_memory = item.error == ErrorKind.OUT_OF_MEMORY.value
             item.message = "Out of resources" if out_of_memory else "Prediction failed"
-        self.items[index] = item
+        self.items[index], self._types[index] = item, None
         self.bodies[index] = b""
 
     def refuse(self, index: int, message: str) -> None:
         """This item ends with HANDLER_FAILED and no traceback: the answer, not the code, was at fault."""
-        self.items[index] = ItemResult(error=ErrorKind.HANDLER_FAILED.value, message=message)
+        self.items[index], self._types[index] = ItemResult(error=ErrorKind.HANDLER_FAILED.value, message=message), None
         self.bodies[index] = b""
 
     def put(self, index: int, element: Any, reply: Any) -> None:
@@ -73,8 +75,11 @@ class Results:
                 index, f"The response has {length} bytes, more than server.max_response_size = {self._max_size}"
             )
             return
-        item = ItemResult(length, natural if self._infer else "")
-        self.items[index], self.bodies[index] = item, body
+        self.bodies[index] = body
+        if reply is None and response is None:
+            self._types[index] = natural if self._infer else ""
+            return
+        item = self.items[index] = ItemResult(length, natural if self._infer else "")
         if reply is not None:
             self._apply(index, item, reply.content_type, reply.status, reply.headers)
             item.reason = str(reply.reason)
@@ -96,9 +101,20 @@ class Results:
                 return
             item.headers = [other for other in item.headers if other[0].lower() != pair[0].lower()] + [pair]
 
+    def plain(self) -> tuple[list[int], str] | None:
+        """The lengths of all answers and their common content type, if there is nothing else to say of any of them."""
+        first = self._types[0] if self._types else None
+        if first is None or self._types.count(first) != len(self._types):
+            return None
+        lengths = [len(body) for body in self.bodies]
+        return (lengths, first) if max(lengths) < ARENA_FROM and sum(lengths) <= MAX_BODY else None
+
     def finish(self) -> tuple[list[ItemResult], list[Buffer]]:
         """Every item's result and body. An item that got none, or does not fit the frame, is an error here."""
         total = 0
+        for index, kind in enumerate(self._types):
+            if kind is not None:
+                self.items[index] = ItemResult(len(self.bodies[index]), kind)
         for index, item in enumerate(self.items):
             total += len(self.bodies[index])
             if item is None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mlserve.handler import Context
-from mlserve.wire.payload import BatchMeta, Load, ResultMeta
+from mlserve.wire.payload import Load, ReceivedBatch, ResultMeta
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.context import RowDecoder
 from mlserve.worker.link import Buffer, Link
@@ -22,7 +22,7 @@ from mlserve.worker.loader import BUILTIN, Entry
 from mlserve.worker.metrics import take_metrics
 
 log = logging.getLogger("mlserve.worker")
-decode_batch = msgspec.msgpack.Decoder(BatchMeta).decode
+decode_batch = msgspec.msgpack.Decoder(ReceivedBatch).decode
 
 
 class Work:
@@ -60,11 +60,15 @@ class Runner:
         items = decode_batch(work.meta).items
         attempts = Attempts(self, work.batch_id, items, self.rows.cut(items, work.body), work.cancelled)
         attempts.answer(range(len(items)))
-        results, bodies = attempts.results.finish()
         self.context.begin(())
         records = take_metrics(self.context)
         pre, inference, post = attempts.seconds
-        return ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records), bodies
+        results = attempts.results
+        if (plain := results.plain()) is not None:
+            meta = ResultMeta([], work.received, started, monotonic(), pre, inference, post, records, *plain)
+            return meta, results.bodies
+        answers, bodies = results.finish()
+        return ResultMeta(answers, work.received, started, monotonic(), pre, inference, post, records), bodies
 
 
 def preprocess_threads(runner: Runner) -> int:

@@ -18,7 +18,7 @@ import msgspec
 
 from mlserve.errors import InvalidInput
 from mlserve.wire.frames import Kind, encode_meta
-from mlserve.wire.payload import ChunkMeta, ItemMeta, ItemResult, ResultMeta
+from mlserve.wire.payload import ChunkMeta, ItemResult, ReceivedItem, ResultMeta
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.context import WireRequest
 from mlserve.worker.link import Buffer
@@ -35,7 +35,7 @@ log = logging.getLogger("mlserve.worker")
 class Running:
     """A request from when it joins until its last answer."""
 
-    def __init__(self, work: Work, item: ItemMeta, raw: Sequence[memoryview], chunks: ChunkSender) -> None:
+    def __init__(self, work: Work, item: ReceivedItem, raw: Sequence[memoryview], chunks: ChunkSender) -> None:
         self.work = work
         self.item = item
         self.raw = raw

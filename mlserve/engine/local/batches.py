@@ -7,15 +7,16 @@ cheaper than the bookkeeping (measured: 150 KiB 18 us by socket and 12 us copied
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Raw
 
-from mlserve.core.messages import InferenceResponse
+from mlserve.core.messages import Headers, InferenceResponse
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.arena import ARENA_FROM, Arena, ArenaError
-from mlserve.wire.frames import MAX_BODY
-from mlserve.wire.payload import BatchMeta, ItemMeta, ItemResult, PartMeta, ResultMeta
+from mlserve.wire.frames import MAX_BODY, encode_meta
+from mlserve.wire.payload import ItemResult, PartMeta, ResultMeta
 
 if TYPE_CHECKING:
     from mlserve.core.job import Batch
@@ -29,7 +30,10 @@ class Malformed(Exception):
 
 
 class Outgoing:
-    """A batch ready to be written: its metadata, its bodies in order, their length, and what it holds in the arena."""
+    """A batch ready to be written: its metadata, its bodies in order, their length, and what it holds in the arena.
+
+    ``meta`` is a BatchMeta on the wire, made of tuples: structs take as long to make as to write (8 items: 4.5 us).
+    """
 
     __slots__ = ("bodies", "length", "meta", "offsets")
 
@@ -37,23 +41,26 @@ class Outgoing:
         self.bodies: list[bytes | memoryview] = []
         self.offsets: list[int] = []
         self.length = 0
-        items: list[ItemMeta] = []
+        items: list[Any] = []
         for job in batch.jobs:
             request = job.request
-            parts: list[PartMeta] = []
+            parts: list[Any] = []
             for part in request.parts:
-                size = len(part.data)
+                data = part.data
+                size = len(data)
                 if size >= ARENA_FROM and arena is not None:
-                    parts.append(self._large(part.name, part.content_type, part.data, size, arena))
+                    parts.append(self._large(part.name, part.content_type, data, size, arena))
                     continue
-                self.bodies.append(part.data)
+                self.bodies.append(data)
                 self.length += size
-                parts.append(PartMeta(part.name, part.content_type, size))
-            headers = request.headers  # any sequence of pairs: on the wire they are arrays all the same
-            items.append(
-                ItemMeta(request.request_id, parts, headers, request.explain, request.url_path)  # type: ignore[arg-type]
-            )
-        self.meta = BatchMeta(items)
+                parts.append((part.name, part.content_type, size))
+            headers = request.headers
+            if type(headers) is Headers:
+                if headers.wire is None:
+                    headers.wire = Raw(encode_meta(headers))
+                headers = headers.wire
+            items.append((request.request_id, parts, headers, request.explain, request.url_path))
+        self.meta = (items,)
 
     def _large(self, name: str, content_type: str, data: bytes | memoryview, size: int, arena: Arena) -> PartMeta:
         offset = arena.alloc(size)
@@ -78,6 +85,8 @@ def decode_results(
 
     Bodies are views of the frame, or copies out of the arena. Raises :class:`Malformed`.
     """
+    if meta.lengths and len(meta.lengths) == count and not meta.items:
+        return _plain_results(meta, body), False
     if len(meta.items) != count:
         raise Malformed(f"{len(meta.items)} results for a batch of {count}")
     results: list[InferenceResponse | ServeError] = []
@@ -99,6 +108,20 @@ def decode_results(
     if position != len(body):
         raise Malformed(f"results of {position} bytes in a body of {len(body)}")
     return results, in_arena
+
+
+def _plain_results(meta: ResultMeta, body: memoryview) -> list[InferenceResponse | ServeError]:
+    results: list[InferenceResponse | ServeError] = []
+    position, content_type = 0, meta.content_type
+    for length in meta.lengths:
+        end = position + length
+        if end < position:
+            raise Malformed(f"a result of {length} bytes")
+        results.append(InferenceResponse(body[position:end], content_type))
+        position = end
+    if position != len(body):
+        raise Malformed(f"results of {position} bytes in a body of {len(body)}")
+    return results
 
 
 def _copy(arena: Arena | None, item: ItemResult) -> bytes:
