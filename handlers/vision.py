@@ -67,6 +67,8 @@ class ImageTransform:
             raise ValueError(f"{source}: crop must be from 1 to resize, got crop {self.crop} and resize {self.resize}")
         if not (isinstance(self.max_pixels, int) and self.max_pixels > 0):
             raise ValueError(f"{source}: max_pixels must be a whole number from 1, got {self.max_pixels!r}")
+        if not isinstance(self.draft, bool):
+            raise ValueError(f"{source}: draft must be true or false, got {self.draft!r}")
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
             raise ValueError(f"{source}: unknown interpolation {self.interpolation!r}; try bilinear or bicubic")
         for key in ("mean", "std"):

@@ -251,6 +251,7 @@ def test_a_subclass_may_bring_its_own_processing(make):
         ({"crop": 300}, "crop must be from 1 to resize"),
         ({"resize": "big"}, "crop must be from 1 to resize"),
         ({"interpolation": "magic"}, "unknown interpolation 'magic'"),
+        ({"draft": "no"}, "draft must be true or false, got 'no'"),
         ({"max_pixels": 0}, "max_pixels must be a whole number from 1"),
         ({"mean": [0.5]}, "mean must be three numbers"),
         ({"std": [1, 0, 1]}, "std must not be 0"),
