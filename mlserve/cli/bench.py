@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,7 @@ import typer
 from mlserve.cli.app import EXIT_FAILED, EXIT_INTERRUPTED
 from mlserve.cli.bench_input import Asked, target_of
 from mlserve.cli.bench_plot import check_plot, draw
-from mlserve.cli.bench_report import Limits, curve, document, headers, heading, notes, row
+from mlserve.cli.bench_report import Limits, curve, document, heading, notes, table
 from mlserve.cli.bench_run import Plan, measure
 from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
@@ -25,6 +27,7 @@ from mlserve.load.units import numbers_of, seconds_of
 CONCURRENCY = "1,8,32"
 NO_END = 86400.0  # seconds; with --requests alone their number ends a row
 STDOUT = "-"
+UNBOUND = 1000  # characters in a line of a file or a pipe
 
 EXAMPLES = """Put load on a model of a running server, or on any address, and tell throughput and latencies.
 
@@ -180,9 +183,8 @@ def _tell(target: Target, plan: Plan, results: Sequence[LoadResult], json_file: 
     """The table on standard output, unless the JSON is to be there."""
     if json_file == STDOUT:
         return
-    streamed = any(result.streamed for result in results)
     typer.echo(heading(target, plan.mode, plan.arrivals, plan.warmup))
-    show_table(headers(plan.mode, streamed), [row(result, streamed) for result in results])
+    show_table(*table(results, shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUND))
     for line in notes(results):
         typer.echo(line)
 

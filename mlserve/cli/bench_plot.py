@@ -17,12 +17,12 @@ def check_plot(file: str) -> None:
     """Before anything is measured: raises :class:`SettingError` for a plot that could not be drawn afterwards."""
     if Path(file).suffix.lower() not in FORMATS:
         raise SettingError(f"--plot: {file} is to end with {' or '.join(FORMATS)}")
-    _pyplot()
+    pyplot()
 
 
 def draw(file: str, curve: Mapping[str, Sequence[float]], *, level: str, title: str) -> None:
     """Write ``curve`` (level, rate, p50, p99; latencies in milliseconds) to ``file``. ``level`` names the x axis."""
-    figure_of, ticker = _pyplot()
+    figure_of, ticker = pyplot()
     levels = curve["level"]
     figure = figure_of(figsize=(7.5, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -48,7 +48,7 @@ def draw(file: str, curve: Mapping[str, Sequence[float]], *, level: str, title: 
     figure.savefig(file, dpi=130)
 
 
-def _pyplot() -> tuple[Any, Any]:
+def pyplot() -> tuple[Any, Any]:
     """matplotlib's figure without a display, and its tickers."""
     try:
         from matplotlib import ticker

@@ -14,6 +14,9 @@ from mlserve.load.result import OPEN, QUANTILES, LoadResult
 from mlserve.load.target import Target
 from mlserve.load.units import duration_text
 
+WIDE = {False: 112, True: 138}  # characters that a table with all columns needs, by whether answers come in pieces
+_ROOMY = {False: ("P99.9",), True: ()}  # further columns of a narrow table, by whether it has one for the first byte
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,24 +46,30 @@ def level_name(result: LoadResult) -> str:
     return f"{result.level:,.0f} connection{'s' if result.level != 1 else ''}"
 
 
-def headers(mode: str, streamed: bool) -> list[str]:
-    """Names of the columns of :func:`row`."""
-    first = ["1ST BYTE P50", "P99"] if streamed else []
-    names = [name.upper() for name in QUANTILES]
-    return ["OFFERED/S" if mode == OPEN else "CONNECTIONS", "ANSWERS/S", *names, "MAX", *first, "ERRORS", "CLIENT CPU"]
-
-
-def row(result: LoadResult, streamed: bool) -> list[str]:
-    """A level as cells of text."""
-    first = _cells(result.first_byte, (0.5, 0.99)) if streamed else []
-    return [
-        f"{result.level:,g}",
-        f"{result.rate:,.0f}" if result.rate >= 100 else f"{result.rate:.1f}",
-        *_cells(result.latency, (*QUANTILES.values(), 1.0)),
-        *first,
-        f"{result.error_count:,}",
-        f"{result.cpu_share:.0%}",
+def table(results: Sequence[LoadResult], width: int) -> tuple[list[str], list[list[str]]]:
+    """Headers and a row of cells for each result; in a narrow terminal (``width`` in characters) the columns that can
+    be missed are left to the JSON. Time to the first byte is shown if answers came in pieces."""
+    streamed = any(result.streamed for result in results)
+    wide = width >= WIDE[streamed]
+    shares = {name.upper(): share for name, share in QUANTILES.items()} | {"MAX": 1.0}
+    if not wide:
+        shares = {name: share for name, share in shares.items() if name in ("P50", "P99", "MAX", *_ROOMY[streamed])}
+    first = {"1ST B P50" if wide else "1ST B": 0.5, **({"P99": 0.99} if wide else {})} if streamed else {}
+    level, abbreviated = ("OFFERED/S", "OFF/S") if results[0].mode == OPEN else ("CONNECTIONS", "CONNS")
+    long = (level, "ANSWERS/S", *shares, *first, "ERRORS", "CLIENT CPU")
+    short = (abbreviated, "ANS/S", *shares, *first, "ERRORS", "CPU")
+    rows = [
+        [
+            f"{result.level:,g}",
+            f"{result.rate:,.0f}" if result.rate >= 100 else f"{result.rate:.1f}",
+            *_cells(result.latency, tuple(shares.values())),
+            *_cells(result.first_byte, tuple(first.values())),
+            f"{result.error_count:,}",
+            f"{result.cpu_share:.0%}",
+        ]
+        for result in results
     ]
+    return list(long if wide else short), rows
 
 
 def _cells(times: Histogram, shares: Sequence[float]) -> list[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlserve.cli.bench_report import Limits, headers, heading, row
+from mlserve.cli.bench_report import Limits, heading, table
 from mlserve.cli.bench_view import View
 from mlserve.cli.client import NotReachable, Refused
-from mlserve.load.client import REFUSED, ask_once
+from mlserve.load.client import REFUSED, UNTRUSTED, ask_once
 from mlserve.load.result import CLOSED, LoadResult
 from mlserve.load.runners import closed_loop, open_loop
 from mlserve.load.target import Target
@@ -72,10 +73,11 @@ async def _try_inputs(target: Target, allow_errors: bool) -> None:
         told = f"{kind} ({detail})" if detail else kind
         if kind in UNREACHABLE:
             raise NotReachable(f"no server at {target.address}: {told}; start one with 'mlserve start'")
-        if kind == "certificate not trusted":
+        if kind == UNTRUSTED:
+            other = "" if target.is_grpc else ", or skip the check with --insecure"
             raise Refused(
                 f"{target.address} is not to be trusted: {detail}; name its certificate, or who signed it, with "
-                "--cacert FILE, or skip the check with --insecure"
+                f"--cacert FILE{other}"
             )
         if kind and not allow_errors:
             which = f"input {number + 1}" if len(target.payloads) > 1 else "the first request"
@@ -94,9 +96,7 @@ async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResu
 
     def watch(result: LoadResult) -> None:
         if view.due():
-            shown = [*results, result]
-            streamed = any(one.streamed for one in shown)
-            view.show(headers(plan.mode, streamed), [row(one, streamed) for one in shown], title)
+            view.show(*table([*results, result], shutil.get_terminal_size().columns), title)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
     times: dict[str, Any] = {"warmup": plan.warmup, "count": plan.count, "watch": watch, "stop": stop}

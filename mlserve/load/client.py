@@ -18,6 +18,7 @@ from mlserve.load.target import Target
 TIMEOUT = "timeout"
 REFUSED = "connection refused"
 CLOSED_EARLY = "connection closed before the answer"
+UNTRUSTED = "certificate not trusted"
 WRONG_ANSWER = "wrong answer"
 NOT_SENT = "not sent"
 EXAMPLE_LENGTH = 300  # characters of an error answer that are shown
@@ -102,7 +103,7 @@ def failure_of(error: BaseException) -> tuple[str, str]:
     if isinstance(error, ConnectionRefusedError):
         return REFUSED, str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "certificate not trusted", error.verify_message
+        return UNTRUSTED, error.verify_message
     if isinstance(error, ssl.SSLError):
         return "TLS failed", error.reason or str(error)
     if isinstance(error, ConnectionResetError):

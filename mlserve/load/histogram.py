@@ -1,21 +1,23 @@
 """Latencies counted in buckets of growing width: memory is bounded, whatever the number and size of the values.
 
-A value is a whole number of ticks of 100 ns. The first 256 ticks have a bucket each; from there on every power of two
-is cut into 128 buckets, so a bucket is at most 1/128 of its lower bound wide and its middle is at most
+A value is a whole number of ticks of 100 ns. The first 1024 ticks have a bucket each; from there on every power of two
+is cut into 512 buckets, so a bucket is at most 1/512 of its lower bound wide and its middle is at most
 ``RELATIVE_ERROR`` away from any value in it (the principle of https://hdrhistogram.org). Smallest, largest and sum are
 kept exactly.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 TICK = 1e-7  # seconds
-RELATIVE_ERROR = 1 / 256  # of a quantile, beside half a tick
+RELATIVE_ERROR = 1 / 1024  # of a quantile, beside half a tick
 LARGEST = 36_000.0  # seconds; longer ones count as this long in quantiles
 
-_HALF = 7  # bits: 2**7 buckets for each power of two
+_HALF = 9  # bits: 2**9 buckets for each power of two
 _LAST_TICK = int(LARGEST / TICK)
 
 
@@ -32,16 +34,18 @@ def bounds_of(bucket: int) -> tuple[int, int]:
     return low, low + (1 << shift) - 1
 
 
-_BUCKETS = bucket_of(_LAST_TICK) + 1  # 4,082
+_BUCKETS = bucket_of(_LAST_TICK) + 1  # some 15,000
 
 
 class Histogram:
     """Counts of durations in seconds."""
 
-    __slots__ = ("_counts", "count", "largest", "smallest", "total")
+    __slots__ = ("_counts", "_reached", "_reached_by", "count", "largest", "smallest", "total")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
+        self._reached: list[int] = []  # how many values are in a bucket or below it, when there were _reached_by
+        self._reached_by = -1
         self.count = 0
         self.total = 0.0
         self.smallest = math.inf
@@ -52,9 +56,9 @@ class Histogram:
         tick = int(seconds * 1e7 + 0.5) if seconds > 0 else 0
         if tick > _LAST_TICK:
             tick = _LAST_TICK
-        shift = tick.bit_length() - 8  # bucket_of(), written out: this runs once for every answer
+        shift = tick.bit_length() - 10  # bucket_of(), written out: this runs once for every answer
         if shift > 0:
-            self._counts[(shift << 7) + (tick >> shift)] += 1
+            self._counts[(shift << 9) + (tick >> shift)] += 1
         else:
             self._counts[tick] += 1
         self.count += 1
@@ -91,21 +95,22 @@ class Histogram:
         return self.quantiles((share,))[0]
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:
-        """:meth:`quantile` of each of the ``shares``, which rise, in one pass."""
+        """:meth:`quantile` of each of the ``shares``, in one pass."""
         found: list[float] = []
-        buckets, seen, high = self.filled(), 0, 0.0
+        if self._reached_by != self.count:  # adding up 15,000 counts takes half a millisecond
+            self._reached, self._reached_by = list(itertools.accumulate(self._counts)), self.count
         for share in shares:
             if not 0 <= share <= 1:
                 raise ValueError(f"a share is between 0 and 1, not {share}")
             # A share such as 0.99 is no binary fraction: without the rounding 0.99 * 100 may ask for the 100th of 100.
             rank = max(1, math.ceil(round(share * self.count, 6)))
-            if not self.count or share == 0 or rank == self.count:
-                found.append(math.nan if not self.count else self.largest if rank == self.count else self.smallest)
-                continue
-            while seen < rank:
-                high, count = next(buckets)
-                seen += count
-            found.append(min(max(high, self.smallest), self.largest))
+            if not self.count:
+                found.append(math.nan)
+            elif share == 0 or rank == self.count:
+                found.append(self.largest if rank == self.count else self.smallest)
+            else:
+                middle = sum(bounds_of(bisect.bisect_left(self._reached, rank))) / 2 * TICK
+                found.append(min(max(middle, self.smallest), self.largest))
         return found
 
     def filled(self) -> Iterator[tuple[float, int]]:
