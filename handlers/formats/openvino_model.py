@@ -45,7 +45,7 @@ class OpenVinoModel:
         except RuntimeError as error:
             raise ValueError(f"{source.path.name} is not a model that OpenVINO can read ({_last(error)})") from error
         try:
-            compiled = core.compile_model(model, device, properties(source, device))
+            compiled = core.compile_model(widened(model), device, properties(source, device))
         except RuntimeError as error:
             raise ValueError(
                 f"OpenVINO cannot compile {source.path.name} for {device}, it has {core.available_devices}: see "
@@ -66,6 +66,19 @@ class OpenVinoModel:
 def open_model(source: Source) -> OpenVinoModel:
     """See :func:`mlserve.handlers.formats.open_model`."""
     return OpenVinoModel(source)
+
+
+def widened(model: Any) -> Any:
+    """``model`` with float32 where it takes or gives bfloat16, which NumPy has not."""
+    narrow = openvino.Type.bf16
+    if not any(port.element_type == narrow for port in (*model.inputs, *model.outputs)):
+        return model
+    converted = openvino.preprocess.PrePostProcessor(model)
+    for ports, part in ((model.inputs, converted.input), (model.outputs, converted.output)):
+        for index, port in enumerate(ports):
+            if port.element_type == narrow:
+                part(index).tensor().set_element_type(openvino.Type.f32)
+    return converted.build()
 
 
 def properties(source: Source, device: str) -> dict[str, Any]:

@@ -108,3 +108,18 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(tmp_path):
     small_onnx(tmp_path / "m.onnx")
     with pytest.raises(ValueError, match=r"cannot compile m\.onnx for NPU, it has \['CPU'"):
         open_model("openvino", Source(tmp_path / "m.onnx", options={"device": "NPU"}))
+
+
+def test_bfloat16_comes_and_goes_as_float32(tmp_path):
+    from openvino import opset13 as ops
+
+    from mlserve.handlers.formats import Source, open_model
+
+    x = ops.parameter([-1, 3], openvino.Type.bf16, name="x")
+    doubled = ops.multiply(x, ops.constant(np.array(2, np.float32), dtype=openvino.Type.bf16))
+    openvino.save_model(openvino.Model([doubled], [x]), tmp_path / "m.xml", compress_to_fp16=False)
+    model = open_model("openvino", Source(tmp_path / "m.xml"))
+    (given,), (answered,) = model.signature
+    assert (given.dtype, answered.dtype) == ("float32", "float32")
+    found = model.infer({given.name: np.array([[1.1, 2, 3]], np.float32)})[answered.name]
+    np.testing.assert_allclose(found, [[2.2, 4, 6]], rtol=2**-7)  # 8 bits of mantissa, which OpenVINO cuts off

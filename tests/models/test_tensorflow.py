@@ -123,3 +123,21 @@ def test_a_folder_that_is_no_model_says_so_at_load(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"saved_model\.pb is not a SavedModel that tensorflow can load"):
         open_model("tensorflow", Source(tmp_path / "saved_model.pb"))
+
+
+class Narrow(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.bfloat16, name="x")])
+    def doubled(self, x: Any) -> dict[str, Any]:
+        return {"y": x * 2}
+
+
+def test_bfloat16_comes_and_goes_as_float32(tmp_path):
+    from mlserve.handlers.formats import Source, open_model
+
+    model = Narrow()
+    tf.saved_model.save(model, str(tmp_path), {"serving_default": model.doubled})
+    opened = open_model("tensorflow", Source(tmp_path / "saved_model.pb"))
+    (given,), (answered,) = opened.signature
+    assert (given.dtype, answered.dtype) == ("bfloat16", "float32")
+    found = opened.infer({"x": np.array([[1.1, 2, 3]], np.float32)})["y"]
+    np.testing.assert_allclose(found, [[2.2, 4, 6]], rtol=2**-8)  # bfloat16 has 8 bits of mantissa

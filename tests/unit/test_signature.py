@@ -1,10 +1,12 @@
 """Where the batch axis is, and what model-config.yaml may say of tensors that a file does not describe."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("numpy")
 
-from mlserve.handlers.auto import complete
+from mlserve.handlers.auto import complete, servable
 from mlserve.handlers.signature import Signature, Tensor, declared, with_batch_axis
 
 
@@ -78,3 +80,23 @@ def test_a_declaration_fills_in_what_the_file_does_not_say():
     assert [tensor.name for tensor in renamed] == ["a", "b"]
     with pytest.raises(ValueError, match="z not among the model's inputs"):
         complete(known, {"inputs": {"z": "float32"}})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "takes", "said"),
+    [
+        ("bfloat16", False, "'x' is bfloat16, which onnxruntime 1 does not take from NumPy: export the model with"),
+        ("complex64", True, "'x' is complex64, which no request or answer can hold"),
+        ("bfloat16", True, ""),
+        ("", False, ""),
+    ],
+)
+def test_numbers_that_no_request_can_hold_stop_the_load(dtype, takes, said):
+    runtime = SimpleNamespace(name="onnxruntime 1", takes_bfloat16=takes)
+    for signature in (Signature((Tensor("x", dtype),), ()), Signature((), (Tensor("x", dtype),))):
+        if not said:
+            assert servable(signature, runtime) is signature
+            continue
+        with pytest.raises(ValueError, match="'x' is") as caught:
+            servable(signature, runtime)
+        assert str(caught.value).startswith(said)
