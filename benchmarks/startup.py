@@ -1,7 +1,7 @@
 """From the launch to the first answer, from a call of scale to the second worker, and the memory of it all.
 
 One server runs at a time. The first answer is that to the work's own request, asked for every 5 ms. The second worker
-is asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``, which mlserve and TorchServe answer when it is ready.
+is asked for by ``PUT /models/NAME?min_worker=2&synchronous=true``; mlserve and TorchServe answer when it is ready.
 """
 
 import statistics
