@@ -73,6 +73,8 @@ def opened(value: Any) -> Image:
         except UnidentifiedImageError as error:
             message = f"Not an image that Pillow can read ({len(data)} bytes): expected {EXPECTED}"
             raise PredictionError(400, message) from error
+    if image.format == "EPS":  # Pillow would have Ghostscript run it: a client's program
+        raise PredictionError(400, f"PostScript is a program, not an image: expected {EXPECTED}")
     check(image)
     return image
 

@@ -163,6 +163,7 @@ BROKEN = {
         bytes(encoded(noise(40, 40), "DDS")[:80] + bytes(4) + encoded(noise(40, 40), "DDS")[84:]),
         "damaged",
     ),
+    "PostScript, which Ghostscript would run": (bytes(encoded(noise(40, 40), "EPS")), "PostScript is a program"),
     "a number beyond all floats": ([[[10**400]]], "not a tensor"),
     "half a PNG": (bytes(encoded(noise(300, 300)))[:20000], "damaged"),
     "text that is not base64": ("hello!", "not base64"),
