@@ -183,11 +183,11 @@ class ResultMeta(msgspec.Struct, array_like=True):
     """Worker -> server: a finished batch.
 
     ``received``, ``started`` and ``finished`` are CLOCK_MONOTONIC seconds, which all processes of a host share;
-    the three phases are durations in seconds. ``lengths`` stands for ``items`` that have all ``content_type`` and
-    nothing else that is not the default: 8 of them take 0.5 us to write and to read instead of 4.
+    the three phases are durations in seconds. ``lengths`` stands for answers that have all ``content_type`` and
+    nothing else that is not the default, instead of ``listed``: 8 of them take 0.5 us to write and to read, not 4.
     """
 
-    items: list[ItemResult]
+    listed: list[ItemResult]
     received: float
     started: float
     finished: float
@@ -197,6 +197,11 @@ class ResultMeta(msgspec.Struct, array_like=True):
     metrics: list[MetricRecord] = []
     lengths: list[int] = []
     content_type: str = ""
+
+    @property
+    def items(self) -> list[ItemResult]:
+        """One for each request of the batch, in order."""
+        return self.listed or [ItemResult(length, self.content_type) for length in self.lengths]
 
 
 class ChunkMeta(msgspec.Struct, array_like=True):

@@ -133,7 +133,7 @@ def _answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
         meta, bodies = runner.handle(work)
     except (ValueError, msgspec.MsgspecError) as error:
         raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
-    bodies = replies.place(work.batch_id, meta.items, bodies)
+    bodies = replies.place(work.batch_id, meta.listed, bodies)
     try:
         link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
     except OSError:

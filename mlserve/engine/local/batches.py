@@ -85,13 +85,13 @@ def decode_results(
 
     Bodies are views of the frame, or copies out of the arena. Raises :class:`Malformed`.
     """
-    if meta.lengths and len(meta.lengths) == count and not meta.items:
+    if not meta.listed and len(meta.lengths) == count:
         return _plain_results(meta, body), False
-    if len(meta.items) != count:
+    if len(meta.listed) != count:
         raise Malformed(f"{len(meta.items)} results for a batch of {count}")
     results: list[InferenceResponse | ServeError] = []
     position, in_arena = 0, False
-    for item in meta.items:
+    for item in meta.listed:
         if item.error:
             results.append(_error(item))
             continue
