@@ -1,0 +1,103 @@
+"""What the comparison's figures rest on: verdicts, ratios, and requests in the forms that other servers take."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed
+from benchmarks import burst, grpc_load, report, rounds, targets
+from benchmarks.peers import PEERS, base, peer, triton_peer
+from mlserve.rpc.generated import inference_pb2
+
+
+def loads(*rates, p50=1.0, p99=0.5, errors=0):
+    return [{"rate": rate, "p50_ms": p50, "p99_ms": p99, "errors": errors} for rate in rates]
+
+
+def noop(title, **servers):
+    return {"title": title, "loads": servers, "loop": [], "failed": {}}
+
+
+def results(mosec):
+    row = noop("no-op, 32 connections", mlserve=loads(100, 400), mosec=mosec)
+    row["loads"] |= {"triton": loads(10, 10), "torchserve": loads(10, 10)}
+    return {"noop": {"rows": [row]}}
+
+
+def verdict(found, start):
+    return next(line for line in targets.table(found).splitlines() if line.startswith(f"| {start}")).split(" | ")[-1]
+
+
+def test_a_ratio_is_taken_within_a_round_not_between_medians():
+    assert report.ratios(loads(100, 400), loads(50, 100), "rate") == [2, 4]
+
+
+def test_a_figure_that_is_missed_is_not_called_reached():
+    assert verdict(results(loads(50, 100)), "no-op, 32") == "yes |"
+    assert verdict(results(loads(100, 400)), "no-op, 32") == "**no** |"
+
+
+def test_a_figure_without_its_peer_is_not_called_reached():
+    found = results(loads(50, 100))
+    del found["noop"]["rows"][0]["loads"]["triton"]
+    assert verdict(found, "no-op, 32") == "**no** |"
+    assert verdict({}, "no-op, 32") == "not measured |"
+
+
+def test_errors_at_many_connections_are_not_called_reached():
+    row = noop("no-op, 512 connections", mlserve=loads(100, 400, errors=1))
+    found = results(loads(50, 100))
+    found["noop"]["rows"].append(row)
+    assert verdict(found, "no-op, 512") == "**no** |"
+    row["loads"]["mlserve"] = loads(100, 400)
+    assert verdict(found, "no-op, 512") == "yes |"
+
+
+def test_a_failed_row_is_shown_with_its_reason():
+    row = noop("echo", mlserve=loads(3)) | {"failed": {"mosec": "413 | too large"}}
+    assert "| echo | mosec | failed: 413 / too large |" in report.table({"rows": [row]}, lambda name: name)
+
+
+def test_wrong_answers_are_not_taken_for_right_ones():
+    assert rounds.same('{"class": 285, "score": 0.347}', '{"score": 0.3475, "class": 285}')
+    assert not rounds.same('{"class": 281, "score": 0.347}', '{"class": 285, "score": 0.347}')
+    assert not rounds.same("[0.1, 0.2]", "[0.1, 0.3]")
+    assert not rounds.same("[0.1]", "[0.1, 0.2]")
+
+
+def test_grpc_bodies_are_the_messages_that_clients_send():
+    body = bytes(range(256)) * 5
+    sent = inference_pb2.PredictionsRequest.FromString(grpc_load.message("mlserve", "noop", body))
+    assert sent == inference_pb2.PredictionsRequest(model_name="noop", input={"data": body})
+
+
+def test_triton_s_binary_answer_is_found_behind_its_head():
+    assert (
+        triton_peer.answer(b'{"outputs":[{"name":"OUT"}]}' + (5).to_bytes(4, "little") + b"{\x00}\xff.")
+        == b"{\x00}\xff."
+    )
+
+
+def test_a_body_in_json_comes_back_as_it_was(tmp_path):
+    for body, is_text in ((b"hello", True), (b"\x00\xff", False)):
+        assert base.unwrap(json.loads(json.dumps(base.wrap(body, is_text)))) == body
+
+
+def test_every_peer_has_what_the_comparison_asks_of_it():
+    for name in PEERS:
+        found = peer(name)
+        assert name == found.NAME
+        assert found.TITLE
+        assert found.NOTE
+        assert found.PACKAGES
+        assert isinstance(found.WAITS, bool)
+
+
+def test_unanswered_requests_of_a_burst_count_as_failed():
+    said = (
+        "finished in 1.50s, 1000 req/s, 1MB/s\n"
+        "requests: 2000 total, 2000 started, 1990 done, 1990 succeeded, 10 failed, 10 errored, 0 timeout\n"
+        "status codes: 1980 2xx, 0 3xx, 0 4xx, 10 5xx\n"
+        "time for request:    500us   900.00ms    100ms  10ms  90%\n"
+    )
+    assert burst.read(said) == {"answered": 1980, "failed": 20, "last_s": 1.5, "longest_ms": 900}
