@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 BATCH = 8
-WORKER = f"minWorkers: 1\nmaxWorkers: 1\nbatchSize: {BATCH}\nmaxBatchDelay: 5\nstartupTimeout: 300\n"
+WORKER = f"minWorkers: 1\nmaxWorkers: 1\nbatchSize: {BATCH}\nmaxBatchDelay: 5\nstartupTimeout: 600\n"
 PIXELS = "inputs: {x: {dtype: uint8, shape: [-1, 3, 224, 224]}}\n"
 EAGER = "torch: {model_class: Photo}\n"
 PHOTO = '''
