@@ -110,8 +110,7 @@ def bench(  # noqa: D103  # its help is EXAMPLES
     quiet: Quiet = False,
 ) -> None:
     limits = _limits({"p50": max_p50, "p99": max_p99}, min_rate)
-    times = (duration, requests, warmup)
-    plan = _plan(concurrency, rate, arrivals, connections, times, limits, allow_errors)
+    plan = _plan(concurrency, rate, arrivals, connections, (duration, requests, warmup), allow_errors)
     fields = (protocol, method, inputs, data, expect, header, content_type, input_key)
     asked = Asked(target, server.url, model, version, *fields, _positive(timeout, "--timeout"))
     if plot:
@@ -139,7 +138,6 @@ def _plan(
     arrivals: str,
     connections: int,
     times: tuple[str, int, str],
-    limits: Limits,
     allow_errors: bool,
 ) -> Plan:
     if concurrency and rate:
@@ -162,7 +160,6 @@ def _plan(
         count=count,
         arrivals=arrivals,
         connections=connections,
-        limits=limits,
         allow_errors=allow_errors,
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlserve.cli.bench_report import Limits, heading, table
+from mlserve.cli.bench_report import heading, table
 from mlserve.cli.bench_view import View
 from mlserve.cli.client import NotReachable, Refused
 from mlserve.load.client import REFUSED, UNTRUSTED, ask_once
@@ -35,7 +35,6 @@ class Plan:
     count: int
     arrivals: str
     connections: int
-    limits: Limits
     allow_errors: bool = False
 
 

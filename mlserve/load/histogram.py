@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 TICK = 1e-7  # seconds
 RELATIVE_ERROR = 1 / 1024  # of a quantile, beside half a tick
@@ -76,12 +76,6 @@ class Histogram:
         self.smallest = min(self.smallest, other.smallest)
         self.largest = max(self.largest, other.largest)
 
-    def copy(self) -> Histogram:
-        """The same counts, which later additions do not change."""
-        twin = Histogram()
-        twin.merge(self)
-        return twin
-
     @property
     def mean(self) -> float:
         """Of all durations, in seconds; NaN where there is none."""
@@ -112,9 +106,3 @@ class Histogram:
                 middle = sum(bounds_of(bisect.bisect_left(self._reached, rank))) / 2 * TICK
                 found.append(min(max(middle, self.smallest), self.largest))
         return found
-
-    def filled(self) -> Iterator[tuple[float, int]]:
-        """(middle in seconds, count) of the buckets that are not empty, shortest first."""
-        for bucket, count in enumerate(self._counts):
-            if count:
-                yield sum(bounds_of(bucket)) / 2 * TICK, count
