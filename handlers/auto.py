@@ -42,7 +42,14 @@ class ModelHandler:
         path = directory / named["serializedFile"]
         code = directory / (named.get("modelFile") or "model.py")
         gpu = context.system_properties.get("gpu_id")
-        name, source = source_of(path, config, gpu=gpu, threads=worker_threads(), code=code if code.is_file() else None)
+        name, source = source_of(
+            path,
+            config,
+            gpu=gpu,
+            threads=worker_threads(),
+            code=code if code.is_file() else None,
+            own_files=getattr(context, "own_files", False),  # in a handler's test the context may be anything
+        )
         self.runtime = open_model(name, source)
         self.runtime.signature = self.signature = servable(complete(self.runtime.signature, config), self.runtime)
         self.model_signature = self.describe()

@@ -106,7 +106,9 @@ class BaseHandler:
         """Make the module of ``model_file`` and fill in the weights, if there are any."""
         options = self.model_yaml_config.get("handler")
         name = options.get("model_class", "") if isinstance(options, Mapping) else ""
-        return load_eager(Path(model_dir, model_file), Path(model_pt_path) if model_pt_path else None, name)
+        mapped = getattr(self.context, "own_files", False) and (self.device is None or self.device.type == "cpu")
+        weights = Path(model_pt_path) if model_pt_path else None
+        return load_eager(Path(model_dir, model_file), weights, name, mapped=mapped)
 
     def _load_torchscript_model(self, model_pt_path: str) -> Any:
         """Load a TorchScript file to the device."""

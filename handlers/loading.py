@@ -5,11 +5,14 @@ torch is imported inside the functions, so that handlers which bring another fra
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import importlib.util
 import logging
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -43,13 +46,19 @@ def check_files(*paths: Path | None) -> None:
             raise ValueError(f"The manifest names {path.name}, but the archive has no such file")
 
 
-def load_eager(model_file: Path, weights: Path | None, model_class: str = "") -> torch.nn.Module:
-    """Make the ``nn.Module`` defined in ``model_file`` and fill in its ``state_dict``, on the CPU."""
+def load_eager(
+    model_file: Path, weights: Path | None, model_class: str = "", *, mapped: bool = False
+) -> torch.nn.Module:
+    """Make the ``nn.Module`` defined in ``model_file`` and fill in its ``state_dict``, on the CPU.
+
+    ``mapped``: parameters are views of the mapped file, which all processes that map it share, instead of copies. The
+    file must not be written to then as long as the module lives; it may be removed.
+    """
     model = find_model_class(model_file, model_class)()
     if weights is None:
         return model
     try:
-        state = _state(weights)
+        state = _state(weights, mapped)
     except ImportError:
         raise
     except Exception as error:
@@ -60,22 +69,53 @@ def load_eager(model_file: Path, weights: Path | None, model_class: str = "") ->
     if not isinstance(state, dict):
         raise ValueError(f"{weights.name} holds a {type(state).__name__}; a state_dict (name -> tensor) was expected")
     try:
-        model.load_state_dict(state)
+        if mapped:
+            state = _as_in(model, state)
+        model.load_state_dict(state, assign=mapped)
     except RuntimeError as error:
         raise ValueError(f"{weights.name} does not fit {type(model).__name__} of {model_file.name}: {error}") from error
+    if mapped:
+        _give_back_memory()
     return model
 
 
-def _state(weights: Path) -> Any:
-    """What a checkpoint or a safetensors file holds."""
+def _give_back_memory() -> None:
+    """Return what is free in the heap to the system: here the weights that the module had been made with.
+
+    Workers tell glibc to keep what is freed, which suits the buffers of batches and not this.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # musl has no such function, and keeps nothing
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _state(weights: Path, mapped: bool) -> Any:
+    """What a checkpoint or a safetensors file holds. The latter is mapped in any case, a checkpoint of torch before 1.6
+    in none."""
     if weights.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(weights)
     import torch
 
+    mapped = mapped and zipfile.is_zipfile(weights)
     # weights_only: a checkpoint is data; unpickling it must not run code of whoever made it.
-    return torch.load(weights, map_location="cpu", weights_only=True)
+    return torch.load(weights, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _as_in(model: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """``state`` with the dtypes and memory layout of ``model``, which copying would keep and assigning would not."""
+    import torch
+
+    own = model.state_dict()
+    fitted = dict(state)
+    for name, value in state.items():
+        there = own.get(name)
+        if not isinstance(value, torch.Tensor) or not isinstance(there, torch.Tensor) or value.shape != there.shape:
+            continue  # load_state_dict says what is wrong
+        if value.dtype != there.dtype or value.stride() != there.stride():
+            fitted[name] = there.clone().copy_(value)
+    return fitted
 
 
 def find_model_class(model_file: Path, model_class: str = "") -> type[torch.nn.Module]:

@@ -51,6 +51,7 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     code: Path | None = None
+    own_files: bool = False  # nobody writes to the model's files: they may stay mapped
 
 
 class Format(NamedTuple):

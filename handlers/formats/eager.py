@@ -23,7 +23,14 @@ def open_model(source: Source) -> TorchModel:
         )
     options = options_of(source, "weights")
     module = prepared(
-        load_eager(source.code, source.path, options.model_class or _named_class(source)), source, options
+        load_eager(
+            source.code,
+            source.path,
+            options.model_class or _named_class(source),
+            mapped=source.own_files and source.gpu is None,
+        ),
+        source,
+        options,
     )
     inputs = tuple(Tensor(name) for name in positional(module))
     return TorchModel("eager", compiled(module, options), Signature(inputs, ()), source, options)

@@ -72,6 +72,7 @@ class Load(msgspec.Struct):
     worker_id: int = 0
     metrics: list[MetricDeclaration] = []
     environment: dict[str, str | None] = {}  # of a worker that was started as a spare: what its environment lacks
+    own_files: bool = False  # the model's directory is the server's copy, which nobody writes to
     report_modules: bool = False  # READY is to name what a spare should import
     preprocess_threads: int = -1  # batches preprocessed ahead; -1 = one on a GPU, for built-in handlers
 

@@ -37,6 +37,7 @@ def make_context(load: Load) -> Context:
     context.header_key_sequence_start = load.sequence_start_header
     context.header_key_sequence_end = load.sequence_end_header
     context.report_times = load.handler_times
+    context.own_files = load.own_files
     metrics.follow(context)
     current.sink = metrics
     return context

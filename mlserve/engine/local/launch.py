@@ -178,6 +178,7 @@ def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, 
         worker_id=worker_id,
         metrics=list(options.metrics),
         preprocess_threads=spec.preprocess_threads,
+        own_files=spec.owned_dir,
     )
 
 
