@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("mlserve.cli.run:run", "Run a handler on one input in this process, without a server."),
     "export": ("mlserve.cli.export:export", "Bring a torch model to another format and compare the answers."),
     "validate": ("mlserve.cli.validate:validate", "Check a model in a worker, in batches of several sizes, for CI."),
+    "tune": ("mlserve.cli.tune:tune", "Find the settings that meet a latency target with the most answers."),
     "start": ("mlserve.cli.start:start", "Start a server."),
     "status": ("mlserve.cli.status:status", "Tell whether a server runs and what it serves."),
     "stop": ("mlserve.cli.stop:stop", "Stop a server; requests under way are answered first."),

@@ -1,0 +1,123 @@
+"""How long a model's batches take, by size: real workers, no server. All workers of a setup compute at the same time,
+because they share processors, caches and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlserve.cli.trial import Trial
+from mlserve.cli.tune_search import Curve, Point, Setup
+from mlserve.engine.local import LocalEngine, available_cpus, load_options
+from mlserve.errors import ServeError
+
+if TYPE_CHECKING:
+    from mlserve.core.model import ModelSpec
+    from mlserve.settings import Settings
+
+SLICE = 1.0  # seconds for one size
+FEWEST, MOST = 5, 200  # batches of one size
+TOO_SLOW = 1.5  # times the target: larger batches are of no use
+
+Say = Callable[[str], object]
+Inputs = Sequence[tuple[bytes, str]]
+
+
+class Refused(ServeError):
+    """The model does not answer the inputs."""
+
+
+async def measure(
+    settings: Settings, spec: ModelSpec, setups: Sequence[Setup], inputs: Inputs, limits: Limits, say: Say
+) -> tuple[list[Curve], Inputs]:
+    """A curve for each of the setups, and the inputs, which are made up where none are given.
+
+    Raises :class:`Refused`, and :class:`mlserve.errors.WorkerStartError`.
+    """
+    curves: list[Curve] = []
+    for setup in setups:
+        if curves and time.monotonic() > limits.until:
+            say(f"{setup}: not measured, the time is over")
+            continue
+        gpus = gpus_of(settings)
+        engine = LocalEngine(gpu_ids=gpus, cpus=available_cpus(), options=load_options(settings))
+        try:
+            async with AsyncExitStack() as stack:
+                one = replace(spec, threads_per_worker=setup.threads, batch_size=limits.sizes[-1])
+                say(f"{setup}: loading")
+                workers = [await stack.enter_async_context(Trial(engine, one)) for _ in range(setup.workers)]
+                inputs = inputs or made_up(workers[0])
+                curves.append(await _curve(setup, workers, inputs, limits, say))
+        finally:
+            await engine.close()
+    return curves, inputs
+
+
+class Limits:
+    """Batch sizes to measure, smallest first; when to stop; above how many seconds a batch is of no use."""
+
+    def __init__(self, largest: int, slowest: float, until: float) -> None:
+        self.sizes = sorted({largest, *(2**power for power in range(largest.bit_length()) if 2**power <= largest)})
+        self.slowest = slowest
+        self.until = until
+
+
+def gpus_of(settings: Settings) -> tuple[int, ...]:
+    """The GPUs that a server with these settings would use."""
+    from mlserve.engine.local import discover_gpus
+
+    ids = settings.gpu.ids if settings.gpu.ids is not None else tuple(discover_gpus())
+    return tuple(ids[: settings.gpu.limit] if settings.gpu.limit >= 0 else ids)
+
+
+def made_up(worker: Trial) -> Inputs:
+    """A request of zeros for a model that says what its inputs are. Raises :class:`Refused` for others."""
+    from mlserve.cli.auto_config import zeros
+
+    described = worker.signature.get("inputs") or []
+    known = described and all(one.get("shape") is not None and one.get("datatype") for one in described)
+    body = zeros(described, 1) if known else None
+    if body is None:
+        raise Refused("the model does not say what its inputs are: give some with --input FILE or -d JSON")
+    return [(body, "application/json")]
+
+
+async def _curve(setup: Setup, workers: Sequence[Trial], inputs: Inputs, limits: Limits, say: Say) -> Curve:
+    points: list[Point] = []
+    for size in limits.sizes:
+        if points and time.monotonic() > limits.until:
+            say(f"{setup}: batches above {points[-1].size} are not measured, the time is over")
+            break
+        times = await asyncio.gather(*(_repeat(worker, size, inputs, at) for at, worker in enumerate(workers)))
+        point = point_of(size, [seconds for one in times for seconds in one])
+        say(f"{setup}: batch of {size}: {point.median * 1000:.1f} ms, slow ones {point.slow * 1000:.1f} ms")
+        points.append(point)
+        if point.median > TOO_SLOW * limits.slowest:
+            break
+    return Curve(setup, tuple(points))
+
+
+def point_of(size: int, times: Sequence[float]) -> Point:
+    """A point of the curve from the seconds of several batches."""
+    ordered = sorted(times)
+    return Point(size, statistics.median(ordered), ordered[-1 - len(ordered) // 20])
+
+
+async def _repeat(worker: Trial, size: int, inputs: Inputs, shift: int) -> list[float]:
+    """Seconds of batches of one size; each has other inputs, as far as there are any. The first is not counted."""
+    times: list[float] = []
+    until, number = time.monotonic() + SLICE, shift
+    while len(times) <= FEWEST or (time.monotonic() < until and len(times) < MOST):
+        batch = [inputs[(number + index) % len(inputs)] for index in range(size)]
+        number += size
+        answers, seconds = await worker.send(batch)
+        wrong = next((answer.error for answer in answers if answer.error), "")
+        if wrong:
+            raise Refused(f"a batch of {size} was not answered: {wrong}")
+        times.append(seconds)
+    return times[1:]

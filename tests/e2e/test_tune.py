@@ -1,0 +1,63 @@
+"""``mlserve tune`` on a model whose right answer is known: a batch of n sleeps 40 + 20 n milliseconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import yaml
+
+SLEEPER = """
+import time
+
+class Handler:
+    def initialize(self, context): pass
+
+    def handle(self, data, context):
+        time.sleep(0.040 + 0.020 * len(data))
+        return ["done"] * len(data)
+"""
+
+
+def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "sleeper.py").write_text(SLEEPER)
+    (folder / "tmp").mkdir()
+    command = [sys.executable, "-m", "mlserve", "tune", "sleeper.py", "-d", "{}", "--workers", "1", "--threads", "1"]
+    environ = {"PATH": "/usr/bin:/bin", "TMPDIR": str(folder / "tmp"), "HOME": str(folder)}
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert list((folder / "tmp").iterdir()) == [], "left behind"
+    left = [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+    assert not left
+    return done
+
+
+def test_the_batch_that_just_meets_the_target_is_found_and_written(tmp_path: Path) -> None:
+    """4 take 120 ms and 5 take 140; 8 would take 200."""
+    (tmp_path / "model-config.yaml").write_text("# ours\nbatchSize: 2\nresponseTimeout: 60\n")
+    done = tune(tmp_path, "--slo", "p99=160ms", "--max-batch", "8", "--time", "16s", "--out", "new.yaml", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    written = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert written.pop("responseTimeout") == 60
+    assert written == found["best"]
+    assert written["batchSize"] in (4, 5)
+    assert (written["minWorkers"], written["maxWorkers"], written["threadsPerWorker"]) == (1, 1, 1)
+    best = next(one for one in found["verified"] if one["config"] == found["best"])
+    assert best["met"]
+    assert best["latencyMs"]["p99"] <= 160
+    medians = {point["batchSize"]: point["medianMs"] for point in found["curves"][0]["points"]}
+    assert {1, 2, 4} <= medians.keys()
+    assert all(40 + 20 * size <= medians[size] < 60 + 20 * size for size in medians)
+
+
+def test_a_target_that_nothing_meets_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    done = tune(tmp_path, "--slo", "p99=30ms", "--max-batch", "4", "--time", "10s")
+    assert done.returncode == 1
+    assert "no setting meets p99=30.0ms; nothing is written" in done.stderr
+    assert "p99 " in done.stderr.rpartition("Nearest: ")[2]
+    assert not (tmp_path / "model-config.yaml").exists()
