@@ -75,7 +75,7 @@ def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
         ours = row["loads"].get("mlserve", [])
         for server, loads in row["loads"].items():
             errors = sum(int(load["errors"]) for load in loads)
-            line = f"| {row['title']} | {title(server)} | {_rate(median(loads, 'rate'))}"
+            line = f"| {row['title']} | {title(server)} | {rate(median(loads, 'rate'))}"
             line += f"{f' ({errors} errors)' if errors else ''} "
             line += f"| {median(loads, 'p50_ms'):,.2f} | {median(loads, 'p99_ms'):,.2f} "
             if server == "mlserve":
@@ -89,7 +89,7 @@ def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
         for server, reason in row["failed"].items():
             lines.append(f"| {row['title']} | {title(server)} | failed: {_cell(reason)} | | | | |" + " |" * looped)
         if row["loop"]:
-            lines.append(f"| {row['title']} | in-process loop | {_rate(statistics.median(row['loop']))} | | | | | 1 |")
+            lines.append(f"| {row['title']} | in-process loop | {rate(statistics.median(row['loop']))} | | | | | 1 |")
     return "\n".join(lines)
 
 
@@ -111,7 +111,8 @@ def update_readme(readme: Path, text: str, name: str = "bench") -> None:
     readme.write_text(f"{before}{start}\n{text.rstrip()}\n{end}{after}", encoding="utf-8")
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
+    """Answers per second, with a decimal where there are few."""
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
 
 

@@ -1,6 +1,7 @@
 """The report of ``scripts/bench compare``: figures to reach, a section per work, plots; and where it is published."""
 
 import shutil
+import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -46,20 +47,43 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def compact(results: dict[str, Any]) -> str:
+    """One table of all works in rounds: a line per row, a column per server, answers per second."""
+    rows = [row for result in results.values() for row in result.get("rows", [])]
+    names = [name for name in peers.PEERS if any(name in row["loads"] for row in rows)]
+    looped = any(row["loop"] for row in rows)
+    titles = [*map(title, names), *["bare loop"] * looped]
+    lines = [f"| answers per second | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(titles)]
+    for row in rows:
+        cells = [
+            report.rate(report.median(row["loads"][name], "rate")) if row["loads"].get(name) else "–" for name in names
+        ]
+        cells += [report.rate(statistics.median(row["loop"])) if row["loop"] else "–"] * looped
+        lines.append(f"| {row['title']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def publish(results: dict[str, Any], folder: Path, *, drop_in: bool) -> None:
-    """The drop-in's table into benchmarks/README.md; else two works into README.md, all of it there, plots to docs."""
+    """Everything into benchmarks/README.md, one table and plot into README.md, the plots into docs."""
     if drop_in:
         text = "\n\n".join(section(result) for result in results.values())
         report.update_readme(ROOT / "benchmarks" / "README.md", text)
         return
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for plot in sorted(folder.glob("*.svg")):
+    plots = sorted(folder.glob("*.svg"))
+    for plot in plots:
         shutil.copy2(plot, IMAGES / plot.name)
-    shown = {work: result for work, result in results.items() if work in ("noop", "classify")}
-    text = "\n\n".join(section(result) for result in shown.values())
+    commits = ", ".join(sorted({f"`{result['commit']}`" for result in results.values()}))
+    text = f"{compact(results)}\n\n"
+    if "noop" in results:
+        text += "![Throughput, median and p99 of the no-op against connections](docs/images/compare-noop.svg)\n\n"
+    text += f"`scripts/bench compare` at {commits}: medians over interleaved rounds. "
+    text += "One worker, batch size 8, batch delay 5 ms; every answer is checked before. "
+    text += f"Machine: {next(iter(results.values()))['machine']}.\n"
     report.update_readme(ROOT / "README.md", text)
     notes = {name: note for result in results.values() for name, note in result.get("notes", {}).items()}
     rows = "\n".join(f"| {name} | {note} |" for name, note in notes.items())
     whole = (folder / "report.md").read_text(encoding="utf-8").replace("\n## ", "\n### ")
-    text = f"| server | configuration |\n| --- | --- |\n{rows}\n\n#{whole}"
+    images = "\n".join(f"![{plot.stem}](../docs/images/{plot.name})" for plot in plots)
+    text = f"| server | configuration |\n| --- | --- |\n{rows}\n\n#{whole}\n{images}"
     report.update_readme(ROOT / "benchmarks" / "README.md", text, "compare")

@@ -63,7 +63,6 @@ def classify_rows(assets: Path) -> list[Row]:
     names = ("cat", "astronaut", "cat-3200", "coffee", "cat-1600")
     mixed = tuple(Payload(name, assets / f"{name}.jpg", "image/jpeg", '"class": ') for name in names)
     return [
-        Row("classify", "EfficientNet-Lite0 on a JPEG, 8 connections", (cat,), 8, 6, slow=True),
         Row("classify", "EfficientNet-Lite0 on a JPEG, 16 connections", (cat,), 16, 6, slow=True),
         Row("classify", "EfficientNet-Lite0 on JPEGs of five sizes, 16 connections", mixed, 16, 8, slow=True),
     ]
