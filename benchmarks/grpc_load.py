@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,10 @@ def one_case(running: Sequence[Running], row: Row, case: Case, result: dict[str,
         turned = [*running[number % len(running) :], *running[: number % len(running)]]
         for each in turned:
             each.awake(row)
+            used = each.server.cpu_seconds()
             try:
                 one = load(each, row.payloads[0], case.connections, case.seconds * plan.scale)
+                one = replace(one, cpu_ms=(each.server.cpu_seconds() - used) * 1000 / one.requests)
             except RuntimeError as error:
                 result["failed"][each.peer.NAME] = str(error)[:300]
                 print(f"{each.peer.TITLE}: {error}", file=sys.stderr, flush=True)

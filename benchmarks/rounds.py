@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks import inprocess, wrk
@@ -212,8 +212,10 @@ def run_round(number: int, running: Sequence[Running], measured: Sequence[Measur
             if name in one.failed:
                 continue
             request, seconds = each.awake(one.row), max(1, round(one.row.seconds * plan.scale))
+            used = each.server.cpu_seconds()
             try:
                 load = wrk.run(each.server.url, request, connections=one.row.connections, seconds=seconds)
+                load = replace(load, cpu_ms=(each.server.cpu_seconds() - used) * 1000 / load.requests)
             except RuntimeError as error:
                 one.failed[name] = str(error)[:300]
                 print(f"{each.peer.TITLE}: {error}", file=sys.stderr, flush=True)

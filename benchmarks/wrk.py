@@ -30,6 +30,7 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int = 0
+    cpu_ms: float = 0  # user and system time of the server's processes per answer, as the caller measures it
 
 
 class WrongAnswerError(RuntimeError):

@@ -11,7 +11,7 @@ from mlserve.rpc.generated import inference_pb2
 
 
 def loads(*rates, p50=1.0, p99=0.5, errors=0):
-    return [{"rate": rate, "p50_ms": p50, "p99_ms": p99, "errors": errors} for rate in rates]
+    return [{"rate": rate, "p50_ms": p50, "p99_ms": p99, "errors": errors, "cpu_ms": 1} for rate in rates]
 
 
 def noop(title, **servers):
