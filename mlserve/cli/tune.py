@@ -98,6 +98,7 @@ def tune(
 
         check_plot(plot)
     from mlserve.archive.requirements import installing
+    from mlserve.cli.tune_verify import told
 
     with tempfile.TemporaryDirectory(prefix="mlserve-tune-") as scratch, Budget(seconds_of(time, "--time")) as budget:
         spec = find_model(settings, model, "", Path(scratch), installing(settings))
@@ -109,7 +110,7 @@ def tune(
         _tell(spec, wanted.slos, curves, verified, best, json_file, plot)
     if best is not None or anyway:
         out.write_text(text, encoding="utf-8")
-    raise typer.Exit(_ending(best, nearest, wanted.slos, out, anyway))
+    raise typer.Exit(_ending(best, told(nearest, wanted.slos), wanted.slos, out, anyway, budget.short))
 
 
 def _numbers(text: str, name: str) -> list[int]:
@@ -198,13 +199,12 @@ def _tell(
         tune_report.draw(plot, curves, slos, best, f"{spec.key}: {', '.join(map(str, slos))}")
 
 
-def _ending(best: Verified | None, nearest: Verified, slos: Sequence[Slo], out: Path, anyway: bool) -> int:
-    from mlserve.cli.tune_verify import told
-
+def _ending(best: Verified | None, said: str, slos: Sequence[Slo], out: Path, anyway: bool, short: bool) -> int:
     if best is not None:
-        typer.echo(f"{out} is written: {told(best, slos)}", err=True)
+        typer.echo(f"{out} is written: {said}", err=True)
         return 0
     targets = ", ".join(map(str, slos))
     wrote = f"{out} is written all the same" if anyway else "nothing is written"
-    typer.echo(f"mlserve: error: no setting meets {targets}; {wrote}. Nearest: {told(nearest, slos)}", err=True)
+    more = " The time was over before all was tried: give it more with --time." if short else ""
+    typer.echo(f"mlserve: error: no setting meets {targets}; {wrote}. Nearest: {said}.{more}", err=True)
     return 1

@@ -16,6 +16,7 @@ class Budget:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.short = False  # something was left out because the time was over
         self._begun = time.monotonic()
         self._overhead = 0.0  # the longest that verifying took beside the loads: the start of a server
         self._bar = None
@@ -53,7 +54,9 @@ class Budget:
 
     def allows(self, seconds: float) -> bool:
         """Whether another load of so many seconds, with a server to start for it, still fits."""
-        return self.elapsed + self._overhead + seconds <= self.seconds
+        fits = self.elapsed + self._overhead + seconds <= self.seconds
+        self.short = self.short or not fits
+        return fits
 
     @contextlib.contextmanager
     def lap(self) -> Iterator[None]:

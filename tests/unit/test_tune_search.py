@@ -110,6 +110,13 @@ def test_a_request_may_wait_as_long_as_the_target_leaves() -> None:
     assert delays[2] == 29  # 60 - 30 ms, less the way to and from the worker
 
 
+def test_clients_that_come_back_together_are_waited_for_although_the_target_leaves_nothing() -> None:
+    curve, slos = linear(0.010, 0.020), [Slo("p99", 0.0605)]
+    best = trials(predictions([curve], slos), [curve], slos, 9)[0]
+    assert best.setting.batch_size == 4
+    assert best.setting.delay_ms == 3, "5 % of 60 ms"
+
+
 def test_variations_keep_batch_and_setup() -> None:
     best = Setting(ONE, 8, 12.0)
     adaptive, plain = variations(best, [Slo("p50", 0.02), Slo("p99", 0.05)])
