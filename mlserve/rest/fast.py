@@ -38,6 +38,26 @@ _VERSIONS = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 throug
 class FastLane(LaneConnection):
     """One client connection, until it is handed over or closed."""
 
+    __slots__ = (
+        "_advanced",
+        "_body",
+        "_body_size",
+        "_fed",
+        "_head_done",
+        "_head_size",
+        "_headers",
+        "_known",
+        "_known_path",
+        "_messages",
+        "_missed",
+        "_moved",
+        "_parser",
+        "_raw",
+        "_replay",
+        "_replay_size",
+        "_route",
+    )
+
     def __init__(self, shared: LaneShared) -> None:
         super().__init__(shared)
         self._parser = httptools.HttpRequestParser(self)
