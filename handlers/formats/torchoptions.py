@@ -61,7 +61,7 @@ def options_of(source: Source, kind: str) -> Options:
     if unknown:
         others = {key for keys in KEYS.values() for key in keys}
         what = f"does nothing for {kind}" if set(unknown) <= others else "is unknown"
-        known = f"known are {', '.join(KEYS[kind])}" if KEYS[kind] else "there is none for it"
+        known = f"known are {', '.join(KEYS[kind])}" if KEYS[kind] else "it takes none"
         raise ValueError(f"torch: {', '.join(unknown)} in model-config.yaml {what}; {known}")
     options = Options(
         dtype_of(given, "dtype"),
