@@ -54,6 +54,7 @@ class Adaptive:
         self._full = 0  # full batches since the last probe
         self._gaps: deque[float] = deque(maxlen=GAPS)
         self._trust = 0
+        self._curious = False  # whether the next batch that is cut is looked at: one for each that was learned from
         self._learned = 0
         self._rate_in = 0.0  # requests that come in a second
         self._came = 0
@@ -67,7 +68,9 @@ class Adaptive:
             return NOTHING
         most = self._probe or self.best
         if not view.idle:
-            return Decision(most) if view.room and pending >= most and self._may_be_early(view, most) else NOTHING
+            if pending < most or not view.room or (self.target and not self._may_be_early(view, most)):
+                return NOTHING
+            return Decision(most)
         if pending < most:
             return self._settle(view, most) or Decision(self._in_time(view, pending))
         return Decision(self._in_time(view, most))
@@ -83,8 +86,6 @@ class Adaptive:
         return cut(view.waits(), take, self.target, self.costs, self._rate_in) or take
 
     def _may_be_early(self, view: View, take: int) -> bool:
-        if not self.target:
-            return True
         late = view.oldest + self.costs.at(1) > self.target
         # The batch that is being computed is no larger than this one.
         return late or view.oldest + 2 * self.costs.at(take) <= self.target
@@ -110,7 +111,7 @@ class Adaptive:
             self._probe = 0
         if now < self._next_learn or size > self.batch_size:
             return
-        self._next_learn = now + LEARN_EVERY
+        self._next_learn, self._curious = now + LEARN_EVERY, True
         self.costs.observe(size, seconds)
         self._learned += 1
         if size == self.best and not self.target:
@@ -123,6 +124,9 @@ class Adaptive:
 
     def sent(self, size: int, expected: int, gap: float, quiet: float) -> None:
         """A batch was cut. Its last request came ``gap`` seconds after an answer, the last answer is ``quiet`` ago."""
+        if not self._curious:
+            return
+        self._curious = False
         self._gaps.append(gap)
         if self.comes_back < float("inf") and size < min(expected, self.best) and quiet >= self.comes_back:
             self._trust = self._trust - 2 if self._trust > -4 else DISTRUST
@@ -134,8 +138,8 @@ class Adaptive:
         if now >= self._came_since + REFIT_EVERY:
             self._rate_in = self._came / (now - self._came_since)
             self._came, self._came_since = 0, now
-        if len(self._gaps) == GAPS:
-            self.comes_back = 1.25 * sorted(self._gaps)[GAPS * 4 // 5]
+        if len(self._gaps) >= GAPS // 2:
+            self.comes_back = 1.25 * sorted(self._gaps)[len(self._gaps) * 4 // 5]
         best = size = self.batch_size
         while size > 1:
             size //= 2

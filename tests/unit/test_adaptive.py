@@ -107,10 +107,10 @@ def test_a_queue_that_can_be_answered_in_time_by_any_cutting_is_cut_so(
         assert can_be_held(waits, first, known, most, target + 1e-9)
 
 
-@pytest.mark.parametrize("clients", [1, 4, 8, 13, 32, 64])
+@pytest.mark.parametrize("clients", [1, 4, 13, 64])
 @pytest.mark.parametrize("name", COSTS)
 def test_clients_that_ask_again_at_once_are_not_served_more_slowly_than_by_eager(name: str, clients: int) -> None:
-    seconds = 0.02 if name == "next to nothing" else 0.6
+    seconds = 0.02 if name == "next to nothing" else 0.4
     rates = {}
     for policy in ("eager", "adaptive"):
         rng, back = random.Random(3), random.Random(5)
@@ -121,7 +121,7 @@ def test_clients_that_ask_again_at_once_are_not_served_more_slowly_than_by_eager
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("target", [0.0, 1.2, 3.0])
+@pytest.mark.parametrize("target", [0.0, 1.2])
 @pytest.mark.parametrize("load", [0.5, 0.9, 1.3])
 def test_random_arrivals_are_not_answered_later_than_by_eager(load: float, target: float, workers: int) -> None:
     cost = COSTS["with jitter"]
