@@ -176,6 +176,9 @@ def compare(model: TorchModel, target: Path, sample: Arrays, threads: int) -> Co
     inputs, wanted = len(other.signature.inputs), len(model.signature.inputs)
     if inputs != wanted:
         raise ValueError(f"The new file has {inputs} inputs, the original {wanted}")
+    pairs = zip(other.signature.inputs, model.signature.inputs, strict=True)
+    told = tuple(new._replace(dtype=new.dtype or one.dtype) for new, one in pairs)  # not every format says it
+    other.signature = other.signature._replace(inputs=told)
     worst_abs = worst_rel = 0.0
     random = np.random.default_rng(0)
     batch = sample
