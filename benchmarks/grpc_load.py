@@ -4,6 +4,7 @@ A unary call is an HTTP/2 POST of one framed message, which h2load sends at full
 call. What it cannot see, the status in the trailers and the answer, is checked by a real client before.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from typing import Any
 
 import grpc
 
-from benchmarks.burst import find_h2load
 from benchmarks.peers import Peer, described
 from benchmarks.peers.base import LARGEST, Payload, Site
 from benchmarks.rounds import Running, find_busy, start_all
@@ -43,6 +43,14 @@ CASES = [
     *(Case(f"gRPC no-op, {count} in flight", "noop", 0, count, 3) for count in (1, 8, 32)),
     Case("gRPC echo of 1 MiB, 8 in flight", "echo", 2, 8, 3),
 ]
+
+
+def find_h2load() -> str:
+    """The binary; raises RuntimeError with the install command if there is none."""
+    path = shutil.which("h2load")
+    if path is None:
+        raise RuntimeError("h2load was not found; on Debian: apt-get install -y nghttp2-client")
+    return path
 
 
 def field(number: int, value: bytes) -> bytes:

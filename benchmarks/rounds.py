@@ -67,7 +67,8 @@ class Running:
         return request
 
     def rest(self) -> None:
-        """Stop a server that would be busy while another one is measured."""
+        """Let it finish; stop a server that would be busy while another one is measured."""
+        self.server.settle()
         if self.pauses:
             self.server.pause()
 
@@ -151,6 +152,8 @@ def warm_up(running: list[Running], rows: Sequence[Row], seconds: float) -> dict
 
 def find_busy(running: Sequence[Running], seconds: float = 2) -> list[str]:
     """Mark the servers that are busy while nobody asks them; returns their names with the share of a core."""
+    for each in running:
+        each.server.settle()
     before = [each.server.cpu_seconds() for each in running]
     time.sleep(seconds)
     found = []

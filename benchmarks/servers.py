@@ -65,6 +65,16 @@ class Server:
                 continue
         return total
 
+    def settle(self, seconds: float = 10) -> None:
+        """Return once it has worked off what clients that are gone had asked for: at under a fifth of a core."""
+        until, window = time.monotonic() + seconds, 0.15
+        used = self.cpu_seconds()
+        while time.monotonic() < until:
+            time.sleep(window)
+            before, used = used, self.cpu_seconds()
+            if used - before < 0.2 * window:
+                return
+
     def pause(self) -> None:
         """Stop its processes for now (SIGSTOP): for a server that is busy while nobody asks it."""
         if not self.paused:
