@@ -40,6 +40,7 @@ from mlserve.snapshots import Snapshots, restore_models
 from mlserve.startup import load_models, make_work_dir
 
 if TYPE_CHECKING:
+    from mlserve.engine.local.early import Begun
     from mlserve.rpc.doors import RpcDoors
 
 log = logging.getLogger(__name__)
@@ -85,13 +86,15 @@ class LoopClock:
         self.call_later = loop.call_later
 
 
-def run(settings: Settings, progress: Progress) -> int:
+def run(settings: Settings, progress: Progress, begun: Begun | None = None) -> int:
     """Serve until a signal. Returns the exit code: 0, 1 (could not start) or 4 (a required model did not load).
+
+    ``begun`` is a process that may become the first worker.
 
     Raises :class:`SettingError` for settings that cannot go together.
     """
     _check(settings)
-    main = Server(settings, progress).main()
+    main = Server(settings, progress, begun).main()
     try:
         import uvloop
     except ImportError:
@@ -140,9 +143,10 @@ def _is_loopback(host: str) -> bool:
 class Server:
     """One server process: builds the parts, runs them, takes them down."""
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    def __init__(self, settings: Settings, progress: Progress, begun: Begun | None = None) -> None:
         self._settings = settings
         self._progress = progress
+        self._begun = begun
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reason = ""
@@ -175,6 +179,7 @@ class Server:
             if guard is not None:
                 guard.write()  # now that no other server has these ports, and before anybody is told of them
             code = await self._load(service)
+            self._engine.settle()
             if code == OK and not self._stop.is_set():
                 service.starting = False
                 snapshots.started()
@@ -241,6 +246,7 @@ class Server:
             options=replace(load_options(settings), metrics=declarations(metrics)),
             on_state=self._on_worker_state,
             spares=settings.workers.spare,
+            begun=self._begun,
             first_id=settings.workers.first_id,
             first_group_id=settings.workers.first_group_id,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from mlserve.settings import Settings
 if TYPE_CHECKING:
     from mlserve.cli.console import LogProgress
     from mlserve.cli.pidfile import PidFile
+    from mlserve.engine.local.early import Begun
     from mlserve.errors import ServeError
 
 log = logging.getLogger("mlserve.start")
@@ -59,7 +61,6 @@ def start(
 
 
 def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
-    from mlserve import server
     from mlserve.cli.console import make_progress
     from mlserve.cli.detach import PipeProgress
     from mlserve.cli.pidfile import PidFile, default_path
@@ -71,19 +72,41 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
     pid_file = PidFile(default_path(settings))
     key_file = str(Path(settings.auth.key_file).absolute()) if settings.auth.tokens else ""
     pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file, key_file=key_file)
+    begun = _begin(settings)
     try:
+        from mlserve import server
+
         progress = PipeProgress(events_fd) if events_fd >= 0 else make_progress(settings.log.format)
         try:
-            code = server.run(settings, Recorded(progress, pid_file))
+            code = server.run(settings, Recorded(progress, pid_file), begun)
         finally:
             progress.close()
     finally:
+        if begun is not None:
+            begun.end()
         pid_file.remove()
     if code == server.MODEL_FAILED:
         for name, message in progress.failures.items():
             typer.echo(f"mlserve: error: model {name} did not load: {message}", err=True)
         typer.echo("mlserve: --keep-going starts without the models that do not load", err=True)
     return code
+
+
+def _begin(settings: Settings) -> Begun | None:
+    """Start the process of the first worker, so that it imports what it needs while this one imports the server."""
+    if not (settings.models.load and settings.workers.spare and sys.platform == "linux"):
+        return None
+    if settings.model_snapshot is not None:  # which is loaded instead
+        return None
+    from mlserve.archive.peeking import imports_torch
+    from mlserve.engine.local.early import begin
+
+    named = settings.models.load[0]
+    url = named.partition("=")[2].strip() or named.strip()
+    if url.lower() == "all":
+        return None
+    path = next((path for path in (Path(settings.models.store or ".", url), Path(url)) if path.exists()), Path(url))
+    return begin(settings, url, ("torch", "numpy") if imports_torch(path) else ())
 
 
 class Recorded:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mlserve.core.model import ModelKey, ModelSpec, SpareInfo, WorkerInfo
 from mlserve.core.ports import SlotEvents
@@ -14,6 +15,9 @@ from mlserve.engine.local.launch import LoadOptions, ranks, worker_command
 from mlserve.engine.local.pool import LocalPool
 from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.watch import HEARTBEAT
+
+if TYPE_CHECKING:
+    from mlserve.engine.local.early import Begun
 
 FIRST_WORKER_ID = 9000
 FIRST_GROUP_ID = 29500
@@ -27,8 +31,8 @@ class LocalEngine:
     ``gpu_ids`` are physical ids, given to workers in turn; ``cpus`` is what the workers of a model share. ``on_state``
     is called at each step of a worker, on the event loop. ``command`` replaces the worker's command line, which gets
     file descriptors appended. ``arena_size`` bytes are reserved twice per worker, and use memory only once large
-    payloads come. At most ``spares`` processes wait to become workers. Ids of workers count up from ``first_id``, those
-    of groups of processes from ``first_group_id``.
+    payloads come. At most ``spares`` processes wait to become workers; ``begun`` is a first one. Ids of workers count
+    up from ``first_id``, those of groups of processes from ``first_group_id``.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class LocalEngine:
         arena_size: int = ARENA_SIZE,
         heartbeat: float = HEARTBEAT,
         spares: int = 0,
+        begun: Begun | None = None,
         first_id: int = FIRST_WORKER_ID,
         first_group_id: int = FIRST_GROUP_ID,
     ) -> None:
@@ -56,6 +61,8 @@ class LocalEngine:
         self._group_ids = itertools.count(first_group_id)
         self._pools: list[LocalPool] = []
         self._spares = Spares(spares, SPARE_COMMAND, arena_size, cpus) if spares and sys.platform == "linux" else None
+        if self._spares is not None and begun is not None:
+            self._spares.adopt(begun)
 
     def open(self, spec: ModelSpec, events: SlotEvents) -> LocalPool:
         """See ``core.ports.Engine``."""
@@ -82,6 +89,11 @@ class LocalEngine:
         )
         self._pools.append(pool)
         return pool
+
+    def settle(self) -> None:
+        """What was to be loaded at start is loaded."""
+        if self._spares is not None:
+            self._spares.settle()
 
     def spares(self) -> list[SpareInfo]:
         """See ``core.ports.Engine``."""

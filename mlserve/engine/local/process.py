@@ -16,8 +16,54 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mlserve.engine.local.logs import PipeReader, WorkerLog
+
+
+class Started(NamedTuple):
+    """A child that nobody watches yet: this side of its socket, and the ends of its standard output and error."""
+
+    popen: subprocess.Popen[bytes]
+    sock: socket.socket
+    out: int
+    err: int
+
+    def end(self) -> None:
+        """Kill it and close what belongs to it."""
+        self.popen.kill()
+        self.popen.wait()
+        self.sock.close()
+        os.close(self.out)
+        os.close(self.err)
+
+
+def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Started:
+    """Start ``command`` with ``--fd N`` for its end of a socket pair. Raises OSError if that cannot be done."""
+    ours, theirs = socket.socketpair()
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    try:
+        popen = subprocess.Popen(
+            [*command, "--fd", str(theirs.fileno())],
+            cwd="/",  # `python -m` looks there first; the worker enters the model's directory when it loads it
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out_write,
+            stderr=err_write,
+            pass_fds=(theirs.fileno(), *pass_fds),
+            start_new_session=True,
+        )
+    except BaseException:
+        ours.close()
+        os.close(out_read)
+        os.close(err_read)
+        raise
+    finally:
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+    return Started(popen, ours, out_read, err_read)
 
 
 class WorkerProcess:
@@ -34,6 +80,17 @@ class WorkerProcess:
         self._watch()
 
     @classmethod
+    def of(cls, started: Started, log: WorkerLog) -> WorkerProcess:
+        """Watch a child that has been started."""
+        loop = asyncio.get_running_loop()
+        started.sock.setblocking(False)
+        pipes = [
+            PipeReader(loop, started.out, logging.INFO, log),
+            PipeReader(loop, started.err, logging.WARNING, log),
+        ]
+        return cls(started.popen, started.sock, pipes)
+
+    @classmethod
     async def spawn(
         cls,
         command: Sequence[str],
@@ -42,41 +99,9 @@ class WorkerProcess:
         log: WorkerLog,
         pass_fds: Sequence[int] = (),
     ) -> WorkerProcess:
-        """Start ``command`` with ``--fd N`` for its end of a socket pair. Raises OSError if that cannot be done.
-
-        The start itself runs in a thread: it waits for the child's exec, which takes milliseconds on a busy machine.
-        """
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                [*command, "--fd", str(theirs.fileno())],
-                cwd="/",  # `python -m` looks there first; the worker enters the model's directory when it loads it
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out_write,
-                stderr=err_write,
-                pass_fds=(theirs.fileno(), *pass_fds),
-                start_new_session=True,
-            )
-
-        try:
-            popen = await _finish(loop.run_in_executor(None, start))
-        except BaseException:
-            ours.close()
-            os.close(out_read)
-            os.close(err_read)
-            raise
-        finally:
-            theirs.close()
-            os.close(out_write)
-            os.close(err_write)
-        ours.setblocking(False)
-        pipes = [PipeReader(loop, out_read, logging.INFO, log), PipeReader(loop, err_read, logging.WARNING, log)]
-        return cls(popen, ours, pipes)
+        """:func:`start` in a thread: it waits for the child's exec, which takes milliseconds on a busy machine."""
+        started = asyncio.get_running_loop().run_in_executor(None, start, command, env, pass_fds)
+        return cls.of(await _finish(started), log)
 
     def redirect(self, log: WorkerLog) -> None:
         """Send the lines that it prints from now on to ``log``."""
@@ -132,13 +157,11 @@ class WorkerProcess:
         self.exited.set_result(code)
 
 
-async def _finish(future: asyncio.Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+async def _finish(future: asyncio.Future[Started]) -> Started:
     """The result of ``future``. If the caller is cancelled meanwhile, the child that it will start ends at once."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
-            popen = await future
-            popen.kill()
-            popen.wait()
+            (await future).end()
         raise

@@ -19,6 +19,7 @@ from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready, Warm, 
 
 if TYPE_CHECKING:
     from mlserve.core.ports import SlotEvents
+    from mlserve.engine.local.early import Begun
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +32,39 @@ def make_arenas(size: int) -> list[Arena]:
     return [arena for arena in made if arena is not None]
 
 
+def with_arenas(command: Sequence[str], arenas: Sequence[Arena]) -> list[str]:
+    """``command`` of a worker that maps ``arenas``."""
+    words = list(command)
+    for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
+        words += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
+    return words
+
+
 async def start_process(
     command: Sequence[str], environment: Mapping[str, str], lines: WorkerLog, arenas: Sequence[Arena]
 ) -> WorkerProcess:
     """Start a worker process that maps ``arenas``. Raises OSError if that cannot be done."""
-    command = list(command)
-    for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
-        command += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
-    return await WorkerProcess.spawn(command, env=environment, log=lines, pass_fds=[arena.fd for arena in arenas])
+    fds = [arena.fd for arena in arenas]
+    return await WorkerProcess.spawn(with_arenas(command, arenas), env=environment, log=lines, pass_fds=fds)
 
 
 class Spare:
     """One spare process, until it is handed over or ends. ``hello`` is what it said first; ``top`` what it imported.
 
-    ``on_change`` is called when it is warm and when it has ended; the latter not after it has been handed over.
+    ``on_change`` is called when it is warm. ``begun`` is one that runs already, for the model of that URL.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], modules: Sequence[str], on_change: Callable[[Spare], object]
+        self,
+        environment: Mapping[str, str],
+        modules: Sequence[str],
+        on_change: Callable[[Spare], object],
+        begun: Begun | None = None,
     ) -> None:
         self.environment = environment
         self.packages = packages(modules)
+        self.made_for = begun.url if begun is not None else ""
+        self.reserved = False  # for a worker that waits until it is warm
         self.state = "starting"
         self.hello: Hello | None = None
         self.top: tuple[str, ...] = ()
@@ -59,6 +72,9 @@ class Spare:
         self.resident = self.proportional = 0
         self._modules = list(modules)
         self._on_change = on_change
+        self._begun = begun
+        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log = SpareLog()
         self._arenas: list[Arena] = []
         self._process: WorkerProcess | None = None
@@ -68,20 +84,27 @@ class Spare:
     async def run(self, command: Sequence[str], arena_size: int) -> None:
         """Start it, and return when it has been handed over or has ended. Cancel to end it."""
         loop = asyncio.get_running_loop()
-        self._over = loop.create_future()
-        arenas = self._arenas = make_arenas(arena_size)
+        begun = self._begun
+        arenas = self._arenas = begun.arenas if begun is not None else make_arenas(arena_size)
         try:
-            process = self._process = await start_process(command, self.environment, self._log, arenas)
+            if begun is not None:
+                begun.taken = True
+                process = WorkerProcess.of(begun.started, self._log)
+            else:
+                process = await start_process(command, self.environment, self._log, arenas)
+            self._process = process
             events = cast("SlotEvents", None)  # nothing is sent to it that could have results
             link = self._link = WorkerLink(0, events, self, *arenas)
             await loop.create_unix_connection(lambda: link, sock=process.sock)
             self._timer = loop.call_later(PATIENCE, process.kill)
-            await asyncio.wait({self._over, process.exited}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._over, process.exited), return_when=asyncio.FIRST_COMPLETED)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             if self.state != "gone":
                 await self._bury()
+            if not self._settled.done():
+                self._settled.set_result(None)
 
     async def _bury(self) -> None:
         self.state = "ended"
@@ -92,6 +115,14 @@ class Spare:
             self._link.close()
         for arena in self._arenas:
             arena.close()
+
+    def coming(self) -> bool:
+        """Whether it may be usable soon: waiting for it is shorter than another one's whole start."""
+        return self.state in ("starting", "warming") and not self.reserved
+
+    async def settled(self) -> None:
+        """Return when it is warm, or has ended."""
+        await asyncio.shield(self._settled)
 
     def usable(self) -> bool:
         """Whether it is warm, and alive as far as the kernel knows."""
@@ -123,7 +154,8 @@ class Spare:
             return
         self.hello = hello
         self.state = "warming"
-        self._link.warm(Warm(self._modules))
+        if self._begun is None:  # else it has been told
+            self._link.warm(Warm(self._modules))
 
     def link_warmed(self, warmed: Warmed) -> None:
         """See ``LinkOwner``."""
@@ -145,13 +177,15 @@ class Spare:
         if self.state != "warming":
             return
         self.state = "warm"
-        log.info(
+        log.log(
+            logging.DEBUG if self.made_for else logging.INFO,  # that one is on its way to be a worker
             "spare worker (pid %d) has imported %s in %.1f s and waits; it takes %d MiB",
             self._process.pid,
             ", ".join(sorted(self.packages)),
             seconds,
             self.proportional >> 20,
         )
+        self._settled.set_result(None)
         self._on_change(self)
 
     def link_ready(self, ready: Ready) -> None:

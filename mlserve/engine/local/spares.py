@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlserve.core.lifecycle import Backoff
 from mlserve.core.model import ModelKey, ModelSpec, SpareInfo
@@ -27,9 +28,12 @@ from mlserve.engine.local.fitting import (
 from mlserve.engine.local.memory import available_memory
 from mlserve.engine.local.spare import Spare
 
+if TYPE_CHECKING:
+    from mlserve.engine.local.early import Begun
+
 log = logging.getLogger(__name__)
 
-QUIET = 1.0  # s after the last start of a worker
+QUIET = 0.25  # s after the last start of a worker
 MEMORY_TO_START = 4  # times its size must be free for a spare to be made ...
 MEMORY_TO_STAY = 2  # ... and for it to stay
 MEMORY_CHECK = 30.0  # s between two looks at that
@@ -70,26 +74,62 @@ class Spares:
 
     # -- what the workers' supervisors call ---------------------------------------------------------------------------
 
-    def take(self, spec: ModelSpec, environment: Mapping[str, str]) -> tuple[Spare, dict[str, str | None]] | None:
+    async def take(
+        self, spec: ModelSpec, environment: Mapping[str, str], stopped: asyncio.Event
+    ) -> tuple[Spare, dict[str, str | None]] | None:
         """A spare that can become the next worker of ``spec``, and what to set late for that; or None.
 
-        ``environment`` is what that worker would be started with.
+        ``environment`` is what that worker would be started with. Waits for a spare that is not warm yet, but not
+        beyond ``stopped``. The caller is to hand it over before it awaits anything.
         """
         self.postpone()
+        spare = self._choose(spec, environment)
+        if spare is None:
+            return None
+        if not spare.usable():
+            spare.reserved = True
+            waits = [asyncio.ensure_future(one) for one in (spare.settled(), stopped.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            spare.reserved = False
+        changes = late_changes(spare.environment, environment)
+        if changes is None or not spare.usable() or shadowed(spec.model_dir, spare.top):
+            return None
+        return spare, changes
+
+    def _choose(self, spec: ModelSpec, environment: Mapping[str, str]) -> Spare | None:
+        """One that is warm, or else will be, and has nothing that the model does not need."""
         known = self._known.get(spec.key)
         wanted = packages(known.modules) if known is not None else likely_packages(spec)
-        for spare in self._runs:
-            if not spare.usable() or not wanted or not spare.packages <= wanted:
-                continue
-            changes = late_changes(spare.environment, environment)
-            if changes is not None and not shadowed(spec.model_dir, spare.top):
-                return spare, changes
-        return None
+        fit = [
+            spare
+            for spare in self._runs
+            if (spare.made_for == spec.url if spare.made_for else wanted and spare.packages <= wanted)
+            and late_changes(spare.environment, environment) is not None
+            and not shadowed(spec.model_dir, spare.top)
+        ]
+        warm = [spare for spare in fit if spare.usable()]
+        return next(iter(warm or [spare for spare in fit if spare.coming()]), None)
+
+    def adopt(self, begun: Begun) -> None:
+        """Keep a process that has been started already."""
+        self._add(Spare(begun.environment, begun.modules, self._warmed, begun))
+
+    def settle(self) -> None:
+        """The models named at start are loaded: what was started for one and is not its worker has no use."""
+        for spare, task in self._runs.items():
+            if spare.made_for and spare.state != "gone":
+                task.cancel()
 
     def learn(self, spec: ModelSpec, environment: Mapping[str, str], modules: Sequence[str]) -> None:
-        """A worker of ``spec`` that was no spare is ready, and says what it has imported."""
+        """A worker of ``spec`` is ready and says what it has imported."""
         self._known[spec.key] = Known(environment, tuple(modules))
         self.postpone()
+
+    def knows(self, key: ModelKey) -> bool:
+        """Whether :meth:`learn` has been called for the model."""
+        return key in self._known
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone; if it was the last of its kind, so are the spares."""
@@ -146,7 +186,9 @@ class Spares:
 
     def _start(self, modules: tuple[str, ...]) -> None:
         known = next(one for one in self._known.values() if set(modules) <= set(one.modules))
-        spare = Spare(spare_environment(known.environment, self._cpus), modules, self._warmed)
+        self._add(Spare(spare_environment(known.environment, self._cpus), modules, self._warmed))
+
+    def _add(self, spare: Spare) -> None:
         run = spare.run(self._command, self._arena_size)
         task = self._runs[spare] = asyncio.get_running_loop().create_task(run, name="spare-worker")
         task.add_done_callback(lambda _task: self._over(spare))

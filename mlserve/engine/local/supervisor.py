@@ -231,7 +231,11 @@ class Worker:
         shared = self._shared
         self._environment = worker_env(self._spec, self._gpu_ids, shared.cpus, shared.target, options=shared.options)
         patient = self._spec.async_communication  # there the loop's own sign of life counts
-        taken = shared.spares.take(self._spec, self._environment) if shared.spares is not None else None
+        taken = None
+        if shared.spares is not None:
+            taken = await shared.spares.take(self._spec, self._environment, self._stop_asked)
+            if taken is None and self._stop_asked.is_set():
+                raise OSError("it is to stop")
         if taken is not None:
             spare, self._late = taken
             self._process, self._link, arenas = spare.hand_over(
@@ -326,7 +330,7 @@ class Worker:
         self._report.started(hello, self._log)
         message = load_message(self._spec, self._gpu_ids, self._shared.options, self.worker_id)
         message.environment = self._late or {}
-        message.report_modules = self._shared.spares is not None and self._late is None
+        message.report_modules = self._teaches()
         self._link.load(message)
 
     def link_warmed(self, warmed: Warmed) -> None:
@@ -344,12 +348,17 @@ class Worker:
         self._signature = ready.signature
         self._step(WorkerEvent.LOADED)
         self._report.loaded()
-        if self._shared.spares is not None and self._late is None:
+        if self._shared.spares is not None and self._teaches():
             self._shared.spares.learn(self._spec, self._environment, ready.modules)
         self._shared.events.worker_loaded(self.worker_id, time.time() - self._started_at, ready.metrics)
         self._shared.events.slot_ready(self._link)
         if not self.first_load.done():
             self.first_load.set_result(None)
+
+    def _teaches(self) -> bool:
+        """Whether spares are to learn what it imports: one that was a spare may have more than its model needs."""
+        spares = self._shared.spares
+        return spares is not None and (self._late is None or not spares.knows(self._spec.key))
 
     def link_failed(self, failed: LoadFailed) -> None:
         """See ``LinkOwner``."""
