@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mlserve.allocator import keep_freed_memory
 from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
 from mlserve.archive.workflow_store import WorkflowStore
@@ -94,6 +95,7 @@ def run(settings: Settings, progress: Progress, begun: Begun | None = None) -> i
     Raises :class:`SettingError` for settings that cannot go together.
     """
     _check(settings)
+    keep_freed_memory()
     main = Server(settings, progress, begun).main()
     try:
         import uvloop

@@ -26,6 +26,7 @@ from mlserve.rest.connection import LaneConnection
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
 from mlserve.rest.lane import LaneShared, Refusal, authorization, parse_error
+from mlserve.rest.large_body import LARGE, LargeBody
 from mlserve.rest.request_head import RequestHead
 from mlserve.rest.routes import Route
 
@@ -48,6 +49,7 @@ class FastLane(LaneConnection):
         "_headers",
         "_known",
         "_known_path",
+        "_large",
         "_messages",
         "_missed",
         "_moved",
@@ -69,6 +71,7 @@ class FastLane(LaneConnection):
         self._route: Route | None = None
         self._body: list[bytes] = []
         self._body_size = 0
+        self._large = 0  # of the body's length, if it is worth being read without the parser
         # for the handover
         self._raw: list[bytes] = []  # bytes since the last message boundary, while the head is not complete
         self._messages = 0  # messages begun in those bytes
@@ -115,8 +118,24 @@ class FastLane(LaneConnection):
                 self._refuse(parse_error(error))
         if self._reading:
             self._check_head(len(data))
+            if self._large and not (self._cold or self._deaf):
+                self.transport.set_protocol(LargeBody(self, self._large, self._body))
+                self._body = []
         if self._cold:
             self._try_handover()
+
+    def body_goes_on(self) -> bool:
+        """A piece of a large body has come. False when it is not wanted any more."""
+        self._since = time.monotonic()
+        return not self._deaf
+
+    def body_read(self, body: memoryview) -> None:
+        """The whole of a large body has been read."""
+        head, self._large = self._parsed_head(), 0
+        self._parser = httptools.HttpRequestParser(self)  # the old one waits for the rest of the body
+        self._reading = False
+        if not self._deaf:
+            self._submit(head, body)
 
     def _again(self, data: bytes) -> bool:
         """Submit ``data`` if it is one whole request that begins like the one before."""
@@ -152,7 +171,7 @@ class FastLane(LaneConnection):
         self._url = b""
         self._headers = []
         self._body = []
-        self._body_size = 0
+        self._body_size = self._large = 0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
@@ -191,14 +210,18 @@ class FastLane(LaneConnection):
         self._raw = []
         size = len(self._url)
         expect = False
+        length = 0
         for name, value in self._headers:
             size += len(name) + len(value) + 4
             if len(name) == 14 and name.lower() == b"content-length":
-                self._check_size(int(value))
+                length = int(value)
+                self._check_size(length)
             elif len(name) == 6 and name.lower() == b"expect":
                 expect = True
         if size > self.shared.limits.max_header_size:
             raise self._head_too_large()
+        if length >= LARGE:  # the parser takes no request with a length and a transfer coding
+            self._large = length
         if expect and not self._exchanges:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -226,18 +249,21 @@ class FastLane(LaneConnection):
                 method, version = self._parser.get_method(), self._parser.get_http_version()
                 self._keep(request_bytes(method, self._url, version, self._headers, body))
         elif self._route is not None:
-            parser = self._parser
-            head = RequestHead(
-                parser.get_method(),
-                self._url,
-                self._headers,
-                self._route,
-                keep_alive=parser.should_keep_alive(),
-                chunked=parser.get_http_version() != "1.0",
-            )
+            head = self._parsed_head()
             if self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, body):
                 self._known, self._known_path = head, self._url.partition(b"?")[0]
             self._submit(head, body)
+
+    def _parsed_head(self) -> RequestHead:
+        parser = self._parser
+        return RequestHead(
+            parser.get_method(),
+            self._url,
+            self._headers,
+            self._route,
+            keep_alive=parser.should_keep_alive(),
+            chunked=parser.get_http_version() != "1.0",
+        )
 
     def _keep(self, message: bytes) -> None:
         """For the handover: a client that never ends its bytes with a request must not fill the memory with them."""
@@ -249,7 +275,7 @@ class FastLane(LaneConnection):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _submit(self, head: RequestHead, body: bytes) -> None:
+    def _submit(self, head: RequestHead, body: bytes | memoryview) -> None:
         shared, route = self.shared, head.route
         assert route is not None
         keep_alive = head.keep_alive and not shared.closing

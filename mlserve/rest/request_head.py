@@ -79,7 +79,7 @@ class RequestHead:
         self._plain = not is_form(read.content_type)
         self._content_type = read.content_type.decode("latin-1")
 
-    def request(self, request_id: str, body: bytes, typed_fields: bool) -> InferenceRequest:
+    def request(self, request_id: str, body: bytes | memoryview, typed_fields: bool) -> InferenceRequest:
         """The request that this head and ``body`` make. Raises :class:`InvalidInput` for a form that is not one."""
         route, read = self.route, self._read
         assert route is not None
@@ -98,7 +98,7 @@ class RequestHead:
             read,
             request_id,
             self.headers,
-            body,
+            bytes(body),  # the parsers of forms look for text in it
             explain=route.explain,
             url_path=route.url_path,
             version=route.version,

@@ -20,6 +20,7 @@ FOLDERS = {"mlserve": "mlserve", "handlers": "mlserve.handlers", "templates": "m
 LEVELS = {
     "__init__": 0,
     "errors": 1.0,
+    "allocator": 1.0,
     "gpus": 1.0,
     "handler": 1.0,
     "settings": 1.1,
@@ -80,7 +81,7 @@ EXCEPTIONS = {
 }
 """(importing module, imported part) -> why. Must be imports inside functions, so that they cost nothing otherwise."""
 
-STDLIB_ONLY = {"errors", "gpus", "handler", "log", "settings"}
+STDLIB_ONLY = {"allocator", "errors", "gpus", "handler", "log", "settings"}
 
 
 def modules() -> dict[str, Path]:
