@@ -137,7 +137,10 @@ def measure(chosen: Sequence[Peer], site: Site, plan: Any) -> dict[str, Any]:
             for each in running:
                 for case in cases:
                     check(each, shown[case.row].payloads[0])
-                    load(each, shown[case.row].payloads[0], case.connections, 1)
+                    try:
+                        load(each, shown[case.row].payloads[0], case.connections, 2)
+                    except RuntimeError as error:  # nothing yet: the timed run tells
+                        print(f"{each.peer.TITLE} while warming up: {error}", file=sys.stderr, flush=True)
             paused += find_busy(running)
             for case in cases:
                 rows.append(
