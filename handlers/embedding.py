@@ -15,10 +15,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from mlserve.grouping import groups
 from mlserve.handler import Context, PredictionError
 
 from . import pretrained
-from .lengths import groups
 from .readying import make_ready
 from .rows import read_rows
 

@@ -61,7 +61,11 @@ def _is_id_list(value: Any) -> bool:
 OPTIONS: Mapping[str, Option] = {
     "batch_size": Option("batchSize", "an integer of 1 or more", _is_int(1)),
     "max_batch_delay_ms": Option("maxBatchDelay", "milliseconds, 0 or more", _is_number(0)),
-    "batch_policy": Option("batchPolicy", "'adaptive', 'eager' or 'window'", _is_one_of("adaptive", "eager", "window")),
+    "batch_policy": Option(
+        "batchPolicy",
+        "'adaptive', 'bucket', 'eager' or 'window'",
+        _is_one_of("adaptive", "bucket", "eager", "window"),
+    ),
     "latency_target_ms": Option("latencyTarget", "milliseconds, 0 or more", _is_number(0)),
     "min_workers": Option("minWorkers", "an integer of 1 or more", _is_int(1)),
     "max_workers": Option("maxWorkers", "an integer of 0 or more", _is_int(0)),

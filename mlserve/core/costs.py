@@ -11,6 +11,7 @@ seen for 512 batches says nothing any more.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import combinations
 from statistics import median
 
@@ -71,6 +72,15 @@ class CostModel:
         if len(sizes) > FITTED:
             step = (len(sizes) - 1) / (FITTED - 1)
             sizes = [sizes[round(index * step)] for index in range(FITTED)]
-        slopes = [(middle[high] - middle[low]) / (high - low) for low, high in combinations(sizes, 2)]
-        self.each = max(median(slopes), 0.0) if slopes else 0.0
-        self.fixed = max(median(middle[size] - self.each * size for size in sizes), 0.0)
+        self.each, self.fixed = line([(float(size), middle[size]) for size in sizes])
+
+
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Slope and height at 0 of the line through (x, y) points by Theil and Sen's method, neither below 0.
+
+    Points of one x have no slope.
+    """
+    pairs = combinations(points, 2)
+    slopes = [(high[1] - low[1]) / (high[0] - low[0]) for low, high in pairs if high[0] != low[0]]
+    slope = max(median(slopes), 0.0) if slopes else 0.0
+    return slope, max(median(y - slope * x for x, y in points), 0.0)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from mlserve.core.adaptive import Adaptive
 from mlserve.core.model import ModelSpec
-from mlserve.core.policy import Eager, Policy, Window
+from mlserve.core.policy import Bucket, Eager, Policy, Window
 from mlserve.errors import InvalidInput
 
 POLICIES: Mapping[str, Callable[[int, float, float], Policy]] = {
     "adaptive": Adaptive,
+    "bucket": lambda batch_size, delay, target: Bucket(batch_size, delay),
     "eager": lambda batch_size, delay, target: Eager(batch_size, delay),
     "window": lambda batch_size, delay, target: Window(batch_size, delay),
 }

@@ -1,7 +1,9 @@
-"""Which queue a model gets: the plain one, unless its workers have requests side by side, or its requests a state."""
+"""Which queue a model gets: the plain one, unless its workers have requests side by side, its requests a state, or its
+batches are to be of similar requests."""
 
 from __future__ import annotations
 
+from mlserve.core.buckets import BucketQueue
 from mlserve.core.itemwise import ItemQueue
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelSpec
@@ -17,4 +19,6 @@ def make_queue(spec: ModelSpec, clock: Clock, stats: ModelStats, names: Sequence
         return SequenceQueue(spec, clock, stats, names)
     if spec.concurrent:
         return ItemQueue(spec, clock, stats)
+    if spec.batch_policy == "bucket":
+        return BucketQueue(spec, clock, stats)
     return ModelQueue(spec, clock, stats)

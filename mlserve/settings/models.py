@@ -92,8 +92,9 @@ class DefaultsSettings:
     batch_policy: str = option(
         "eager",
         "`eager`: an idle worker takes what is there; `window`: wait for a full batch or the delay; `adaptive`: as "
-        "`eager`, learning what batches cost, to hold `latency_target_ms`.",
-        choices=("adaptive", "eager", "window"),
+        "`eager`, learning what batches cost, to hold `latency_target_ms`; `bucket`: as `eager`, with requests of similar "
+        "size in a batch, for models that pad.",
+        choices=("adaptive", "bucket", "eager", "window"),
     )
     latency_target_ms: float = option(
         0.0,
@@ -141,7 +142,9 @@ class ModelOverrides:
 
     batch_size: int = option(1, "Most requests in one batch.", low=1)
     max_batch_delay_ms: float = option(100.0, "Longest wait for a batch to fill.", low=0, unit="ms")
-    batch_policy: str = option("eager", "As `defaults.batch_policy`.", choices=("adaptive", "eager", "window"))
+    batch_policy: str = option(
+        "eager", "As `defaults.batch_policy`.", choices=("adaptive", "bucket", "eager", "window")
+    )
     latency_target_ms: float = option(0.0, "As `defaults.latency_target_ms`.", low=0, unit="ms")
     min_workers: int = option(1, "Workers to keep.", low=0)
     max_workers: int = option(1, "Workers to grow to.", low=0)

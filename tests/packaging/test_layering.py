@@ -22,6 +22,7 @@ LEVELS = {
     "errors": 1.0,
     "allocator": 1.0,
     "gpus": 1.0,
+    "grouping": 1.0,
     "handler": 1.0,
     "settings": 1.1,
     "log": 1.2,
@@ -60,7 +61,7 @@ ONLY = {
         "mlserve.errors",
         "mlserve.archive",
     ),
-    "handlers": ("mlserve.handlers", "mlserve.handler", "mlserve.errors"),
+    "handlers": ("mlserve.handlers", "mlserve.handler", "mlserve.grouping", "mlserve.errors"),
     "templates": ("mlserve.templates", "mlserve.handler", "mlserve.handlers"),
 }
 """Parts beside the levels: everything of mlserve that they may import."""
@@ -81,7 +82,7 @@ EXCEPTIONS = {
 }
 """(importing module, imported part) -> why. Must be imports inside functions, so that they cost nothing otherwise."""
 
-STDLIB_ONLY = {"allocator", "errors", "gpus", "handler", "log", "settings"}
+STDLIB_ONLY = {"allocator", "errors", "gpus", "grouping", "handler", "log", "settings"}
 
 
 def modules() -> dict[str, Path]:

@@ -37,9 +37,8 @@ def stepped(each: float, fixed: float, step: int) -> Cost:
 class SimulatedSlot:
     """A worker that computes one batch after the other."""
 
-    def __init__(self, rig: Rig, cost: Cost) -> None:
+    def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self.cost = cost
         self.worker_id = 9000
         self.batches: deque[tuple[Batch, float]] = deque()
 
@@ -58,7 +57,7 @@ class SimulatedSlot:
 
     def _begin(self) -> None:
         batch, came = self.batches[0]
-        took = self.cost(len(batch))
+        took = self.rig.seconds(batch)
         self.rig.clock.call_later(took, self._end, took, self.rig.clock.time() - came)
 
     def _end(self, took: float, waited: float) -> None:
@@ -91,13 +90,22 @@ class Rig:
     """One model with ``workers`` of ``cost``."""
 
     def __init__(self, cost: Cost, workers: int = 1, **spec: Any) -> None:
+        self.cost = cost
         self.clock = FakeClock()
         self.queue = make_queue(self.clock, **{"job_queue_size": 100_000, **spec})
         self.sizes: list[int] = []
         self.done = Outcome()
         self.last = 0.0  # when a client was answered last
         for _ in range(workers):
-            self.queue.slot_ready(SimulatedSlot(self, cost))
+            self.queue.slot_ready(SimulatedSlot(self))
+
+    def seconds(self, batch: Batch) -> float:
+        """How long a worker has ``batch``."""
+        return self.cost(len(batch))
+
+    def body(self) -> bytes:
+        """What the next request sends."""
+        return b""
 
     def ask(self, then: Callable[[], object] | None = None) -> None:
         def ended(job: Job) -> None:
@@ -106,7 +114,7 @@ class Rig:
             if then is not None:
                 then()
 
-        self.queue.put(InferenceRequest("", [Part("body", b"")]), ended, lambda job, chunk: None)
+        self.queue.put(InferenceRequest("", [Part("body", self.body())]), ended, lambda job, chunk: None)
 
     def closed_loop(self, clients: int, seconds: float, back: Callable[[], float] = lambda: 0.0002) -> Outcome:
         """``clients`` that each ask again ``back()`` seconds after their answer."""

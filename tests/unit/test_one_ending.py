@@ -17,7 +17,7 @@ class QueueLife(RuleBasedStateMachine):
     jobs = Bundle("jobs")
 
     @initialize(
-        policy=st.sampled_from(["adaptive", "eager", "window"]),
+        policy=st.sampled_from(["adaptive", "bucket", "eager", "window"]),
         batch_size=st.integers(1, 5),
         retries=st.integers(0, 2),
         mode=st.sampled_from([{}, {}, {"continuous_batching": True}, {"async_communication": True}]),

@@ -72,5 +72,5 @@ def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(
 
 def test_an_unknown_policy_is_refused_by_name() -> None:
     spec = ModelSpec(ModelKey("m", "1"), "/x", "h", batch_policy="greedy")
-    with pytest.raises(InvalidInput, match=r"Unknown batch_policy 'greedy': use one of adaptive, eager, window"):
+    with pytest.raises(InvalidInput, match=r"'greedy': use one of adaptive, bucket, eager, window"):
         make_policy(spec)
