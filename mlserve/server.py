@@ -185,7 +185,6 @@ class Server:
             if code == OK and not self._stop.is_set():
                 service.starting = False
                 snapshots.started()
-                gc.collect()
                 gc.set_threshold(*_GC_THRESHOLDS)
                 gc.freeze()  # what is there now stays: full collections took 2.4 % of a busy frontend's time
                 self._progress.ready(time.monotonic() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -74,8 +75,10 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
     pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file, key_file=key_file)
     begun = _begin(settings)
     try:
+        gc.disable()  # 5 % of the time of these imports, which leave nearly no garbage
         from mlserve import server
 
+        gc.enable()
         progress = PipeProgress(events_fd) if events_fd >= 0 else make_progress(settings.log.format)
         try:
             code = server.run(settings, Recorded(progress, pid_file), begun)

@@ -169,6 +169,10 @@ class Spare:
         if self._timer is not None:
             self._timer.cancel()
         self.top = tuple(warmed.top)
+        if self.made_for:  # it is about to be taken: what it would cost as a spare is of no interest
+            self.state = "warm"
+            self._settled.set_result(None)
+            return
         self._measured = asyncio.ensure_future(self._measure(warmed.seconds))
 
     async def _measure(self, seconds: float) -> None:
@@ -177,8 +181,7 @@ class Spare:
         if self.state != "warming":
             return
         self.state = "warm"
-        log.log(
-            logging.DEBUG if self.made_for else logging.INFO,  # that one is on its way to be a worker
+        log.info(
             "spare worker (pid %d) has imported %s in %.1f s and waits; it takes %d MiB",
             self._process.pid,
             ", ".join(sorted(self.packages)),
