@@ -1,12 +1,15 @@
 """What travels between a protocol and a model: one request, its answer, the pieces of a stream.
 
-Plain slotted classes, because one of each is made per request; nothing here knows HTTP, gRPC or sockets.
+One of each is made per request, so they are msgspec structs: made in a third of the time of a class with slots, and
+unknown to the garbage collector, as none of them can be part of a cycle. Nothing here knows HTTP, gRPC or sockets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import msgspec
 
 
 class Headers(list[tuple[bytes, bytes]]):
@@ -19,18 +22,15 @@ class Headers(list[tuple[bytes, bytes]]):
         self.wire: Any = None
 
 
-class Part:
+class Part(msgspec.Struct, eq=False, gc=False):
     """One named value of a request. A plain body is one part called ``body``."""
 
-    __slots__ = ("content_type", "data", "name")
-
-    def __init__(self, name: str, data: bytes | memoryview, content_type: str = "") -> None:
-        self.name = name
-        self.data = data
-        self.content_type = content_type
+    name: str
+    data: bytes | memoryview
+    content_type: str = ""
 
 
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, eq=False, gc=False):
     """One item for a model, decoded by a protocol as far as routing needs and no further.
 
     ``headers`` are (name, value) byte pairs with the client's own spelling. ``timeout`` is in seconds from arrival;
@@ -39,40 +39,15 @@ class InferenceRequest:
     to the server. ``sequence_id`` is set by protocols that carry it beside the headers.
     """
 
-    __slots__ = (
-        "alone",
-        "explain",
-        "headers",
-        "parts",
-        "request_id",
-        "sequence_id",
-        "timeout",
-        "url_path",
-        "version",
-    )
-
-    def __init__(
-        self,
-        request_id: str,
-        parts: Sequence[Part],
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        *,
-        explain: bool = False,
-        url_path: str | None = "",
-        timeout: float = 0.0,
-        alone: bool = False,
-        version: str = "",
-        sequence_id: str = "",
-    ) -> None:
-        self.alone = alone
-        self.request_id = request_id
-        self.parts = parts
-        self.headers = headers
-        self.explain = explain
-        self.url_path = url_path
-        self.timeout = timeout
-        self.version = version
-        self.sequence_id = sequence_id
+    request_id: str
+    parts: Sequence[Part]
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    explain: bool = False
+    url_path: str | None = ""
+    timeout: float = 0.0
+    alone: bool = False
+    version: str = ""
+    sequence_id: str = ""
 
     @property
     def size(self) -> int:
@@ -106,24 +81,14 @@ class Timings:
         self.batch_size = batch_size
 
 
-class InferenceResponse:
+class InferenceResponse(msgspec.Struct, eq=False, gc=False):
     """One item's answer. ``content_type`` is empty where neither the handler nor its output tells."""
 
-    __slots__ = ("body", "content_type", "headers", "reason", "status")
-
-    def __init__(
-        self,
-        body: bytes | memoryview,
-        content_type: str = "",
-        status: int = 200,
-        reason: str = "",
-        headers: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.status = status
-        self.reason = reason
-        self.headers = headers
+    body: bytes | memoryview
+    content_type: str = ""
+    status: int = 200
+    reason: str = ""
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class Chunk:

@@ -20,7 +20,7 @@ from mlserve.rest.addresses import Address
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024  # connections that the kernel holds for a listener
+BACKLOG = 4096  # connections that the kernel holds for a listener
 LINGER = 2.0  # seconds in which a refused client may read why
 _HANDSHAKE = 0x16  # first byte of a TLS record that begins a connection (RFC 8446, 5.1)
 
