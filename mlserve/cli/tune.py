@@ -137,7 +137,7 @@ def search(
             _verify(spec, trial, inputs, slos, budget, verified)
     best = chosen(verified)
     if best is not None:
-        for setting in variations(best.setting, slos):
+        for setting in variations(best.setting, slos, [len(body) for body, _ in inputs]):
             again = Trial(setting, (int(best.result.level),), best.result.rate)
             _verify(spec, again, inputs, slos, budget, verified)
     return curves, verified

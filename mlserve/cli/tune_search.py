@@ -20,6 +20,7 @@ from mlserve.load.units import duration_text, seconds_of
 TRAVEL = 0.0003  # seconds of a request outside of the worker, with Python clients on the same machine
 MAYBE = 1.15  # times the target: predicted to be so much slower, a setting is tried all the same
 HEADROOM = 0.95  # of the target: for batch sizes that were not measured themselves
+MIXED = 1.5  # times as large as the smallest must the largest input be
 _SLO = re.compile(r"(p[\d.]+)\s*=\s*(\d+(?:\.\d*)?\s*(?:ms|s))")
 
 
@@ -223,12 +224,19 @@ def delay_of(curves: Sequence[Curve], setup: Setup, size: int, slos: Sequence[Sl
     return float(min(max(int(left * 1000), math.ceil(point.median * 50)), 100))
 
 
-def variations(best: Setting, slos: Sequence[Slo]) -> list[Setting]:
-    """The winner with another policy and with another delay: small differences, so they are tried and not predicted."""
+def variations(best: Setting, slos: Sequence[Slo], sizes: Sequence[int]) -> list[Setting]:
+    """The winner with another policy and with another delay: tried, because nothing that was measured predicts them.
+
+    ``sizes`` are those of the inputs, in bytes: where they differ, a model that pads gains by batches of similar ones.
+    """
+    if best.batch_size == 1:
+        return []
     target = min(slo.seconds for slo in slos) * 1000
+    mixed = max(sizes) > MIXED * min(sizes)
+    similar = [Setting(best.setup, best.batch_size, best.delay_ms, "bucket")] if mixed else []
     adaptive = Setting(best.setup, best.batch_size, best.delay_ms, "adaptive", target)
     other = Setting(best.setup, best.batch_size, 0.0 if best.delay_ms else 5.0)
-    return [adaptive, other] if best.batch_size > 1 else []
+    return [*similar, adaptive, other]
 
 
 def strain_of(quantiles: Mapping[str, float], slos: Sequence[Slo]) -> float:

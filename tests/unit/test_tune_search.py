@@ -119,10 +119,15 @@ def test_clients_that_come_back_together_are_waited_for_although_the_target_leav
 
 def test_variations_keep_batch_and_setup() -> None:
     best = Setting(ONE, 8, 12.0)
-    adaptive, plain = variations(best, [Slo("p50", 0.02), Slo("p99", 0.05)])
+    adaptive, plain = variations(best, [Slo("p50", 0.02), Slo("p99", 0.05)], [100, 120])
     assert (adaptive.policy, adaptive.target_ms, adaptive.batch_size) == ("adaptive", 20.0, 8)
     assert (plain.policy, plain.delay_ms) == ("eager", 0.0)
-    assert variations(Setting(ONE, 1, 12.0), [Slo("p99", 0.05)]) == [], "nothing to cut"
+    assert variations(Setting(ONE, 1, 12.0), [Slo("p99", 0.05)], [1, 9]) == [], "nothing to cut"
+
+
+def test_batches_of_similar_inputs_are_tried_where_inputs_differ() -> None:
+    policies = [one.policy for one in variations(Setting(ONE, 8, 12.0), [Slo("p99", 0.05)], [100, 160])]
+    assert policies == ["bucket", "adaptive", "eager"]
 
 
 def test_cpus_are_shared_out_and_gpus_have_a_worker_each() -> None:
