@@ -51,7 +51,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="mlserve-export-") as scratch:
         spec = find_model(settings, model, "", Path(scratch))
         code, weights, name = _files(spec)
-        exporting: Any = importlib.import_module("mlserve.handlers.exporting")  # imports torch
+        exporting = _exporting()
         target = output or Path(name + FORMATS[to])
         _refuse_existing([target, *([target.with_name(f"{name}.mar")] if archive else [])], weights, force)
         out = Path(scratch, "out")
@@ -65,6 +65,16 @@ def export(
             raise typer.Exit(1)
         if archive:
             _pack(target, [path for path in kept if path != target], spec, found.inputs, force, Path(scratch))
+
+
+def _exporting() -> Any:
+    """The module that exports, which imports torch."""
+    try:
+        return importlib.import_module("mlserve.handlers.exporting")
+    except ImportError as error:
+        raise InvalidInput(
+            f"Exporting needs the package {error.name}: pip install 'mlserve[torch]' ({error})"
+        ) from error
 
 
 def _files(spec: ModelSpec) -> tuple[Path | None, Path, str]:

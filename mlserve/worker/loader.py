@@ -36,6 +36,12 @@ class LoadError(Exception):
     """The handler cannot be found or has no single entry point."""
 
 
+class MissingPackage(ModuleNotFoundError):
+    """A package that a built-in handler imports is not installed. ``handler`` is its name."""
+
+    handler = ""
+
+
 class Entry:
     """A loaded handler: ``call(data, context)``, name and signature for ``describe``, what it asks of the server.
 
@@ -71,7 +77,11 @@ def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], An
     if model_dir:
         importlib.invalidate_caches()  # the directory may have been unpacked a moment ago
         sys.path[:] = [model_dir, *(entry for entry in sys.path if entry != model_dir)]
-    entry = _entry(find_module(module_name, model_dir), wanted, context, run)
+    try:
+        module = find_module(module_name, model_dir)
+    except MissingPackage as error:
+        raise ImportError(_install(error, model_dir, context)) from error
+    entry = _entry(module, wanted, context, run)
     if envelope:
         enclosed = importlib.import_module(f"{BUILTIN}.envelopes").enclosed
         return Entry(enclosed(envelope, entry.call), entry.name, entry.accepts_views, entry.signature)
@@ -112,11 +122,24 @@ def find_module(name: str, model_dir: str) -> ModuleType:
             return importlib.import_module(full)
         except ModuleNotFoundError as error:
             if error.name is None or not (full == error.name or full.startswith(error.name + ".")):
-                raise  # the handler is there, something it imports is not
+                if full == stem:
+                    raise  # the handler is there, something it imports is not
+                missing = MissingPackage(*error.args, name=error.name)
+                missing.handler = full.removeprefix(f"{BUILTIN}.")
+                raise missing from error
     raise LoadError(
         f"No handler {name!r}: there is no {stem}.py in the model's directory {model_dir or '(none)'}, "
         f"no built-in handler and no installed module of that name"
     )
+
+
+def _install(error: MissingPackage, model_dir: str, context: Context) -> str:
+    """What to say of a package that a built-in handler lacks: the line that installs all that it and the model need."""
+    model = ((context.manifest or {}).get("model") or {}).get("serializedFile") or ""
+    runtime = str((context.model_yaml_config or {}).get("runtime") or "")
+    extra = importlib.import_module(BUILTIN).extra_of(error.handler, Path(model_dir, model), runtime)
+    shown = f"{model or 'The handler'} needs the package {error.name}"
+    return f"{shown}: pip install 'mlserve[{extra}]' ({error})"
 
 
 def _module_file(folder: Path, name: str) -> Path | None:

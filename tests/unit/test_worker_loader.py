@@ -161,6 +161,28 @@ def test_missing_dependency_of_the_handler_is_not_taken_for_a_missing_handler(mo
 
 
 @pytest.mark.parametrize(
+    ("handler", "file", "config", "extra"),
+    [
+        ("auto", "m.onnx", {}, "onnx"),
+        ("onnx", "m.ubj", {}, "xgboost"),
+        ("auto", "m.onnx", {"runtime": "openvino"}, "openvino"),
+        ("tabular", "m.skops", {}, "sklearn"),
+        ("auto", "m.xyz", {}, "all"),
+        ("embedding", "config.json", {}, "transformers"),
+    ],
+)
+def test_a_built_in_handler_without_its_packages_says_what_installs_them(
+    tmp_path, monkeypatch, handler, file, config, extra
+):
+    for module in [one for one in sys.modules if one.startswith("mlserve.handlers.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    context = Context("m", str(tmp_path), manifest={"model": {"serializedFile": file}}, model_yaml_config=config)
+    with pytest.raises(ImportError, match=rf"^{file} needs the package numpy: pip install 'mlserve\[{extra}\]'"):
+        load(handler, str(tmp_path), context, run=None)
+
+
+@pytest.mark.parametrize(
     "body", ["return [row for row in data]", "return data[0]", "return len(data)", "return data.get('x')"]
 )
 def test_function_that_does_not_expect_the_load_call_is_loaded_with_a_warning(model, caplog, body):
