@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from .signature import NUMPY, OPEN_INFERENCE, Signature, Tensor, numpy_name, sha
 
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
 NPY_TYPE = "application/x-npy"
+SHOWN = 8  # names in a message, which a table of 500 columns would fill pages with
 
 
 class Item(NamedTuple):
@@ -45,7 +46,7 @@ def decode(row: Any, signature: Signature) -> Item:
             return _from_file(value, signature)
         value = bytes(value)
     if isinstance(value, (bytes, str)) and not _is_text(signature):
-        value = _from_json(value)
+        value = _from_json(value, signature.takes())
     elif isinstance(value, bytes):
         value = _text(value)
     if isinstance(value, Mapping) and isinstance(value.get("inputs"), list) and _is_open_inference(value["inputs"]):
@@ -74,13 +75,11 @@ def _text(value: bytes) -> str:
         raise PredictionError(400, f"The body is no UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
-def _from_json(value: bytes | str) -> Any:
+def _from_json(value: bytes | str, takes: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise PredictionError(
-            400, f"The body is neither JSON nor a .npy file: {error}. For JSON send content-type: application/json"
-        ) from None
+        raise PredictionError(400, f"The body is neither JSON nor a .npy file ({error}): {takes}") from None
 
 
 def _from_named(value: Any, signature: Signature) -> Item:
@@ -108,7 +107,7 @@ def _part(given: bytes | str, tensor: Tensor) -> Any:
         return _load(given)
     if tensor.dtype == "str":
         return _text(given) if isinstance(given, bytes) else given
-    return _from_json(given)
+    return _from_json(given, f"expected {tensor.text()}")
 
 
 def check_names(given: Any, signature: Signature) -> None:
@@ -116,8 +115,19 @@ def check_names(given: Any, signature: Signature) -> None:
     names = [tensor.name for tensor in signature.inputs]
     missing, unknown = [name for name in names if name not in given], [name for name in given if name not in names]
     if missing or unknown:
-        said = [f"input {name!r} is missing" for name in missing] + [f"unknown input {name!r}" for name in unknown]
-        raise PredictionError(400, f"{'; '.join(said)}: {signature.takes()}")
+        raise wrong_names(missing, unknown, "input", signature.takes())
+
+
+def wrong_names(missing: Sequence[str], unknown: Sequence[str], kind: str, takes: str) -> PredictionError:
+    """What to raise for names that are not those of the inputs, or of the features of a table."""
+    if any(str(name)[:1] in ("{", "[") or "NUMPY" in str(name)[:6] for name in unknown):
+        # curl -d and --data-binary name this type unless told another; the body is then the name of a form's field.
+        text = "The body came as application/x-www-form-urlencoded: send content-type: application/json, or"
+        return PredictionError(400, f"{text} {NPY_TYPE}: {takes}")
+    said = [f"{kind} {name!r} is missing" for name in missing[:SHOWN]]
+    said += [f"{len(missing) - SHOWN} more are missing"] if len(missing) > SHOWN else []
+    said += [f"unknown {kind} {str(name)[:40]!r}" for name in unknown[:SHOWN]]
+    return PredictionError(400, f"{'; '.join(said)}: {takes}")
 
 
 def as_array(value: Any, tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -116,8 +116,7 @@ def in_order(row: Any, names: Sequence[str], signature: Signature) -> list[Any]:
     if isinstance(row, Mapping):
         missing, unknown = [one for one in names if one not in row], [one for one in row if one not in names]
         if missing or unknown:
-            said = [f"feature {one!r} is missing" for one in missing] + [f"unknown feature {one!r}" for one in unknown]
-            raise PredictionError(400, f"{'; '.join(said)}: the model takes {', '.join(names)}")
+            raise items.wrong_names(missing, unknown, "feature", f"the model takes {', '.join(names)}")
         return [row[one] for one in names]
     if len(row) != len(names):
         raise PredictionError(400, f"A row of {len(row)} values, expected {len(names)}: {signature.takes()}")

@@ -97,6 +97,7 @@ def test_null_is_a_missing_value():
         ([[1, 2, 3], [1, 2]], "A row of 2 values, expected 3"),
         ([], "A row of 0 values, expected 3"),
         ({"x": [1, 2]}, "Input 'x' has the shape [2]: the model takes x: FP32 [3]"),
+        ({'{"a": 1, "b": 1, "c": 1}': ""}, "The body came as application/x-www-form-urlencoded: send content-type"),
         (b"{nonsense", "The body is neither JSON nor a .npy file"),
         (b"[" * 100_000, "The body is neither JSON nor a .npy file"),
         (b"3", "Input 'x' has the shape []: the model takes x: FP32 [3]"),
