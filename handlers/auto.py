@@ -123,7 +123,14 @@ def complete(signature: Signature, config: Mapping[str, Any]) -> Signature:
 
 
 def servable(signature: Signature, runtime: Runtime) -> Signature:
-    """``signature``. Raises ``ValueError`` for an input or output whose numbers no request or answer can hold."""
+    """``signature``. Raises ``ValueError`` for an input or output whose numbers no request or answer can hold, and for
+    inputs of unknown size to a runtime that does not check it."""
+    if getattr(runtime, "unchecked", False) and any(not one.dtype or one.shape is None for one in signature.inputs):
+        example = ", ".join(f"{one.name}: {{dtype: float32, shape: [-1, 3]}}" for one in signature.inputs)
+        raise ValueError(
+            f"{runtime.name} reads beyond an input that is smaller than what it was compiled for: give the dtype and "
+            f"shape of each in model-config.yaml, as in inputs: {{{example}}}, -1 for what varies"
+        )
     for one in (*signature.inputs, *signature.outputs):
         if one.dtype not in OPEN_INFERENCE and one.dtype:
             raise ValueError(f"{one.name!r} is {one.dtype}, which no request or answer can hold")

@@ -26,6 +26,7 @@ class TorchModel:
     """A callable of tensors as a :class:`Runtime`. ``signature.inputs`` are its arguments, in order."""
 
     takes_bfloat16 = True  # as float32, which becomes it
+    unchecked = False
 
     def __init__(
         self, name: str, call: Callable[..., Any], signature: Signature, source: Source, options: Options

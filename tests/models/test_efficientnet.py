@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from mlserve.handlers.auto import complete, servable
+from mlserve.handlers.formats import Source, open_model
 from tests.support.server import launched, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +150,14 @@ def test_an_item_alone_is_answered_as_in_company(server, pixels, logits, name):
     assert reply.status == 200, reply
     [answer] = reply.json().values()
     assert np.abs(np.asarray(answer) - logits[0]).max() < (0.3 if name in COARSE else 1e-3)
+
+
+def test_a_package_that_would_read_beyond_its_input_is_not_loaded_without_shapes(files):
+    model = open_model("aotinductor", Source(files["aotinductor"]))
+    with pytest.raises(ValueError, match=r"reads beyond .* inputs: \{input: \{dtype: float32"):
+        servable(model.signature, model)
+    declared = {"inputs": {"input": {"dtype": "float32", "shape": [-1, 3, 224, 224]}}}
+    assert servable(complete(model.signature, declared), model).takes() == "the model takes input: FP32 [3, 224, 224]"
 
 
 def test_no_request_pays_for_the_compiler(server):

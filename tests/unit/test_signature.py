@@ -100,3 +100,12 @@ def test_numbers_that_no_request_can_hold_stop_the_load(dtype, takes, said):
         with pytest.raises(ValueError, match="'x' is") as caught:
             servable(signature, runtime)
         assert str(caught.value).startswith(said)
+
+
+def test_inputs_of_unknown_size_stop_the_load_where_nothing_checks_them():
+    runtime = SimpleNamespace(name="AOTInductor", unchecked=True)
+    known = Signature((Tensor("x", "float32", (None, 3)),), ())
+    assert servable(known, runtime) is known
+    for unknown in (Tensor("x"), Tensor("x", "float32"), Tensor("x", "", (None, 3))):
+        with pytest.raises(ValueError, match=r"AOTInductor reads beyond an input .* inputs: \{x: \{dtype: float32"):
+            servable(Signature((unknown,), ()), runtime)
