@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve import __version__
 from mlserve.archive.yamlfile import parse_config
 from mlserve.cli.tables import show_table
-from mlserve.cli.tune_search import Curve, Slo
+from mlserve.cli.tune_search import Curve, Setup, Slo
 from mlserve.cli.tune_verify import Verified, tuned_keys, without
 from mlserve.errors import ArchiveError
 from mlserve.load.units import duration_text
@@ -18,8 +18,8 @@ from mlserve.load.units import duration_text
 if TYPE_CHECKING:
     from mlserve.core.model import ModelSpec
 
-CURVE = ("WORKERS", "THREADS", "BATCH", "MEDIAN", "SLOW", "ITEMS/S")
-CHECKED = ("WORKERS", "THREADS", "BATCH", "DELAY", "POLICY", "CLIENTS", "ANSWERS/S", "P50", "P99", "TARGET")
+CURVE = ("WORKERS", "BATCH", "MEDIAN", "SLOW", "ITEMS/S")
+CHECKED = ("WORKERS", "BATCH", "POLICY", "CLIENTS", "PER S", "P50", "P99", "TARGET")  # fits in 80 columns
 
 
 def show_curves(curves: Sequence[Curve]) -> None:
@@ -30,7 +30,7 @@ def show_curves(curves: Sequence[Curve]) -> None:
         for point in curve.points:
             rate = setup.workers * point.size / point.median
             times = (duration_text(point.median), duration_text(point.slow))
-            rows.append([str(setup.workers), _threads(setup.threads), str(point.size), *times, f"{rate:,.1f}"])
+            rows.append([_workers(setup), str(point.size), *times, f"{rate:,.1f}"])
     show_table(CURVE, rows, title="Batches, in workers without a server")
 
 
@@ -39,16 +39,16 @@ def show_verified(verified: Sequence[Verified]) -> None:
     rows = []
     for one in verified:
         setting, result = one.setting, one.result
-        setup = (str(setting.setup.workers), _threads(setting.setup.threads), str(setting.batch_size))
+        setup = (_workers(setting.setup), str(setting.batch_size), f"{setting.policy} {setting.delay_ms:g} ms")
         times = [duration_text(result.quantile(share)) for share in (0.5, 0.99)]
         verdict = "met" if one.met else f"{result.error_count:,} errors" if result.error_count else "not met"
         load = (f"{result.level:,.0f}", f"{result.rate:,.1f}")
-        rows.append([*setup, f"{setting.delay_ms:g} ms", setting.policy, *load, *times, verdict])
+        rows.append([*setup, *load, *times, verdict])
     show_table(CHECKED, rows, title="Settings, in a server under load")
 
 
-def _threads(count: int) -> str:
-    return str(count) if count else "default"
+def _workers(setup: Setup) -> str:
+    return f"{setup.workers} x {setup.threads} thr" if setup.threads else str(setup.workers)
 
 
 def document(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from mlserve.core.model import ModelSpec
 
 NAME = "tuned"
-WARMUP = 0.5  # seconds
+WARMUP = 0.5  # seconds of a load that is not counted, until one is no faster than the one before
+SETTLED = 1.1  # times
+WARMUPS = 8  # TorchScript compiles during the first batches of each shape, for seconds
 TUNED = (
     "batch_size",
     "max_batch_delay_ms",
@@ -93,7 +95,13 @@ def _loaded(target: Target, clients: int, seconds: float) -> LoadResult:
     results: list[LoadResult] = []
 
     async def load() -> None:
-        results.append(await closed_loop(target, clients, seconds, warmup=WARMUP))
+        before = 0.0
+        for _ in range(WARMUPS):
+            rate = (await closed_loop(target, clients, WARMUP)).rate
+            if rate and rate <= SETTLED * before:
+                break
+            before = rate
+        results.append(await closed_loop(target, clients, seconds))
 
     run_loop(load())
     return results[0]
