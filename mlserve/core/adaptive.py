@@ -37,7 +37,7 @@ WORTH = 1.05  # how much better a size must be: the medians of 8 batches differ 
 PROBE_EVERY = 32  # full batches between two of a size that is not known well yet
 RECHECK_EVERY = 256  # the same for a size that is
 GAPS = 32  # last times at which clients came back
-DISTRUST = -64  # batches without waiting after waits that were in vain
+TRUST, DISTRUST = 4, -64  # a wait in vain costs 2; below 0 nobody is waited for, and each batch gives 1 back
 
 
 class Adaptive:
@@ -129,8 +129,8 @@ class Adaptive:
         self._curious = False
         self._gaps.append(gap)
         if self.comes_back < float("inf") and size < min(expected, self.best) and quiet >= self.comes_back:
-            self._trust = self._trust - 2 if self._trust > -4 else DISTRUST
-        elif self._trust < 4:
+            self._trust = self._trust - 2 if self._trust > 1 else DISTRUST
+        elif self._trust < TRUST:
             self._trust += 1
 
     def _refit(self, now: float) -> None:

@@ -117,14 +117,22 @@ class Rig:
         self.queue.put(InferenceRequest("", [Part("body", self.body())]), ended, lambda job, chunk: None)
 
     def closed_loop(self, clients: int, seconds: float, back: Callable[[], float] = lambda: 0.0002) -> Outcome:
-        """``clients`` that each ask again ``back()`` seconds after their answer."""
+        """What :meth:`join` and :meth:`observe` say."""
+        self.join(clients, back)
+        return self.observe(seconds)
+
+    def join(self, clients: int, back: Callable[[], float]) -> None:
+        """``clients`` from now on that each ask again ``back()`` seconds after their answer."""
 
         def again() -> None:
             self.clock.call_later(back(), self.ask, again)
 
         for _ in range(clients):
-            self.clock.call_later(back(), self.ask, again)
-        self.clock.advance(seconds / 4)  # the policy learns, clients fall into step
+            again()
+
+    def observe(self, seconds: float) -> Outcome:
+        """What ``seconds`` are like, once the policy has learned and clients have fallen into step."""
+        self.clock.advance(seconds / 4)
         begun = len(self.done.latencies), len(self.sizes)
         self.clock.advance(seconds)
         return Outcome(self.done.latencies[begun[0] :], self.sizes[begun[1] :], seconds)
