@@ -72,7 +72,8 @@ def measure(work: str, chosen: Sequence[peers.Peer], plan: Plan, command: str, *
     more = {"drop_in": True} if drop_in else {}
     result = MEASURES[work](work, chosen, plan, **more)
     result |= {"work": work, "command": command, "commit": report.commit(), "machine": report.machine()}
-    result |= {"busy_percent": busy, "rounds": plan.rounds, "seconds": round(time.monotonic() - started)}
+    result.setdefault("rounds", plan.rounds)
+    result |= {"busy_percent": busy, "seconds": round(time.monotonic() - started)}
     target = report.write(result, folder(drop_in), work)
     print(f"{result['seconds']} s; written to {target}", flush=True)
 

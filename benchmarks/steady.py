@@ -36,7 +36,13 @@ def measure(site: Site, minutes: float) -> dict[str, Any]:
             print(f"window {number + 1} of {seconds:.0f} s  {found[-1]}", flush=True)
     finally:
         server.stop()
-    return {"minutes": found, "seconds_each": seconds, "figures": figures(found), "table": table(found, seconds)}
+    return {
+        "rounds": 0,
+        "minutes": found,
+        "seconds_each": seconds,
+        "figures": figures(found),
+        "table": table(found, seconds),
+    }
 
 
 def memory(server: Server) -> dict[str, int]:

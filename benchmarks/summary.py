@@ -37,10 +37,9 @@ def section(result: dict[str, Any]) -> str:
     lines = [result["table"] if "table" in result else report.table(result, title), ""]
     for name, reason in result.get("missing", {}).items():
         lines.append(f"Missing: {title(name)}, because: {' '.join(reason.split())}\n")
-    lines.append(
-        f"`{result['command']}` at `{result['commit']}`, {result['rounds']} interleaved rounds: medians, least and "
-        f"most in brackets. Used by other programs before the start: {result['busy_percent']:.0f} % of the cores."
-    )
+    how = f", {result['rounds']} interleaved rounds: medians, least and most in brackets" if result["rounds"] else ""
+    busy = f"Used by other programs before the start: {result['busy_percent']:.0f} % of the cores."
+    lines.append(f"`{result['command']}` at `{result['commit']}`{how}. {busy}")
     if result.get("paused"):
         lines.append(f"Stopped (SIGSTOP) while others were measured, as busy when idle: {', '.join(result['paused'])}.")
     lines.append(f"Machine: {result['machine']}.")

@@ -46,6 +46,8 @@ def noop(results: Results) -> Verdict:
         return None
     wanted = {"mosec": 1.5, "triton": 1.8, "torchserve": 7}
     found = {name: over(row, name) for name in wanted}
+    if not any(found.values()):
+        return None
     text = ", ".join(f"{value:.2f}x {peers.peer(name).TITLE}" for name, value in found.items() if value)
     return text, all((value or 0) >= wanted[name] for name, value in found.items())
 
@@ -111,11 +113,13 @@ def starts(results: Results) -> Verdict:
 
 def steady(results: Results) -> Verdict:
     """Memory growth below 2 %, p99 flat."""
-    found = results.get("steady", {}).get("figures")
-    if not found:
+    result = results.get("steady")
+    if result is None:
         return None
-    growth, drift = found["memory growth"], found["p99 drift"]
-    return f"memory {growth:+.1%}, p99 {drift:+.0%}", growth < 0.02 and drift < 0.1
+    growth, drift = result["figures"]["memory growth"], result["figures"]["p99 drift"]
+    minutes = result["seconds_each"] * len(result["minutes"]) / 60
+    text = f"{minutes:.0f} minutes: memory {growth:+.1%}, p99 {drift:+.0%}"
+    return text, growth < 0.02 and drift < 0.1 and round(minutes) >= 10
 
 
 TARGETS: list[tuple[str, str, Callable[[Results], Verdict]]] = [
