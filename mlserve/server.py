@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OK, FAILED, MODEL_FAILED = 0, 1, 4
+_UNPACKED = 30.0  # s until models that are registered in the background have workers that start
 GRPC_APIS = ("grpc_inference", "grpc_management")
 
 
@@ -181,7 +182,7 @@ class Server:
             if guard is not None:
                 guard.write()  # now that no other server has these ports, and before anybody is told of them
             code = await self._load(service)
-            self._engine.settle()
+            self._engine.settle(_UNPACKED if self._settings.models.start_in_background else 0)
             if code == OK and not self._stop.is_set():
                 service.starting = False
                 snapshots.started()

@@ -49,4 +49,13 @@ def test_process_that_no_model_takes_stays(tmp_path):
         server.check_nothing_left()
     (tmp_path / "good.py").write_text(HANDLER.replace("import onnxruntime", ""))
     with running(tmp_path, "m=model.py", "n=good.py", settings={**settings, "MODELS_KEEP_GOING": "true"}) as server:
-        assert len(server.family()) == 2, "the server and the worker of n"
+        server.wait_for(lambda: len(server.family()) == 2)  # itself and the worker of n
+
+
+def test_server_that_loads_in_the_background_ends_the_process_too_soon(tmp_path):
+    (tmp_path / "model.py").write_text(HANDLER.replace("import onnxruntime", "import time; time.sleep(0.5)"))
+    settings = {"WORKERS_SPARE": "1", "DEFAULTS_WORKERS": "1", "MODELS_START_IN_BACKGROUND": "true"}
+    with running(tmp_path, "m=model.py", settings=settings) as server:
+        server.wait_for(lambda: server.worker_pids("m"))
+        assert "takes the spare process" in server.log_text()
+        assert len(server.family()) == 2

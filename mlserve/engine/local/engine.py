@@ -90,10 +90,10 @@ class LocalEngine:
         self._pools.append(pool)
         return pool
 
-    def settle(self) -> None:
-        """What was to be loaded at start is loaded."""
+    def settle(self, delay: float) -> None:
+        """What was to be loaded at start is loaded, or will have asked for its workers in ``delay`` seconds."""
         if self._spares is not None:
-            self._spares.settle()
+            self._spares.settle(delay)
 
     def spares(self) -> list[SpareInfo]:
         """See ``core.ports.Engine``."""

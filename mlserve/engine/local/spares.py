@@ -116,10 +116,14 @@ class Spares:
         """Keep a process that has been started already."""
         self._add(Spare(begun.environment, begun.modules, self._warmed, begun))
 
-    def settle(self) -> None:
-        """The models named at start are loaded: what was started for one and is not its worker has no use."""
+    def settle(self, delay: float) -> None:
+        """The models named at start are loaded, or will have asked for workers in ``delay`` seconds: what was started
+        for one and is not its worker then has no use."""
+        asyncio.get_running_loop().call_later(delay, self._end_unused)
+
+    def _end_unused(self) -> None:
         for spare, task in self._runs.items():
-            if spare.made_for and spare.state != "gone":
+            if spare.made_for and not spare.reserved and spare.state != "gone":
                 task.cancel()
 
     def learn(self, spec: ModelSpec, environment: Mapping[str, str], modules: Sequence[str]) -> None:
