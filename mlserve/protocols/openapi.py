@@ -39,7 +39,7 @@ _MODEL_TYPES = {
     "stateful": "boolean", "sequenceMaxIdleMSec": "integer", "sequenceTimeoutMSec": "integer",
     "maxNumSequence": "integer", "maxSequenceJobQueueSize": "integer", "loadedAtStartup": "boolean",
     "workers": "array", "jobQueueStatus": "object", "state": "string", "defaultVersion": "boolean",
-    "batchPolicy": "string", "lastError": "string", "provenance": "object",
+    "batchPolicy": "string", "latencyTarget": "number", "lastError": "string", "provenance": "object",
 }  # fmt: skip
 
 _REGISTER = (
