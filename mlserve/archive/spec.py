@@ -195,7 +195,10 @@ def _handler(sources: Sources, call: Mapping[str, Any], model: Mapping[str, Any]
         handler = _only_file(sources.model_dir)
         provenance["handler"] = "found in the directory"
     if not handler:
-        raise ArchiveError(f"Model at {sources.url} names no handler: give handler=, or set models.default_handler")
+        raise ArchiveError(
+            f"Model at {sources.url} names no handler: give handler=, or set models.default_handler. A folder needs "
+            "none if it is a SavedModel, or holds a config.json of transformers or a modules.json of sentence-transformers"
+        )
     return normal_handler(str(handler))
 
 

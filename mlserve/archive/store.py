@@ -218,7 +218,14 @@ class ModelStore:
         if is_model_file(path):
             return path.parent
         self._models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return unpack(path, target, limits=self._limits)
+        try:
+            return unpack(path, target, limits=self._limits)
+        except ArchiveError as error:
+            if path.name.endswith(ARCHIVE_SUFFIXES):
+                raise
+            raise ArchiveError(
+                f"{error.message}. Model files that need no archive end in {', '.join(SUFFIXES)}"
+            ) from error
 
 
 def _check_text(url: str | None) -> None:

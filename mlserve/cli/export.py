@@ -105,7 +105,10 @@ def _export(
         exporting.export(model, arrays, to, target)
         return exporting.compare(model, target, arrays, threads)
     except ImportError as error:
-        raise InvalidInput(f"Exporting to {to} needs the package {error.name}: pip install {error.name}") from error
+        extra = to if to in ("onnx", "openvino", "tensorrt") else "torch"
+        raise InvalidInput(
+            f"Exporting to {to} needs the package {error.name}: pip install 'mlserve[{extra}]' ({error})"
+        ) from error
     except ValueError as error:
         raise InvalidInput(str(error)) from error
     except Exception as error:  # torch's exporters have many ways to fail, and say why

@@ -51,8 +51,9 @@ def start(
 ) -> None:
     """Start a server and run it until SIGTERM or Ctrl-C; with --detach, in the background.
 
-    --models takes `name=file.mar`, `file.mar`, an unpacked directory, a handler file, or `all` for every archive of the
-    model store; it may be repeated, hold a comma list, or be followed by several values.
+    --models takes `name=file.mar`, `file.mar`, an unpacked directory, a model file or folder such as `model.onnx`, a
+    handler file, or `all` for every model of the model store; it may be repeated, hold a comma list, or be followed by
+    several values.
     """
     if detach:
         raise typer.Exit(_start_detached(settings, given, log_file))

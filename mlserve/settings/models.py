@@ -16,7 +16,7 @@ class ModelsSettings:
     )
     load: tuple[str, ...] = option(
         (),
-        "Models to load at start-up: `name=file.mar`, `file.mar`, a directory, a handler file, or `all`.",
+        "Models to load at start-up: `name=file.mar`, `model.onnx`, a directory, a handler file, or `all`.",
         flag="--models",
         torchserve="load_models",
     )
@@ -92,8 +92,8 @@ class DefaultsSettings:
     batch_policy: str = option(
         "eager",
         "`eager`: an idle worker takes what is there; `window`: wait for a full batch or the delay; `adaptive`: as "
-        "`eager`, learning what batches cost, to hold `latency_target_ms`; `bucket`: as `eager`, with requests of similar "
-        "size in a batch, for models that pad.",
+        "`eager`, learning what batches cost, to hold `latency_target_ms`; `bucket`: as `eager`, with requests of "
+        "similar size in a batch, for models that pad.",
         choices=("adaptive", "bucket", "eager", "window"),
     )
     latency_target_ms: float = option(

@@ -193,6 +193,15 @@ def test_list_has_bare_models_but_no_weights_without_their_code(place: Path, cap
     assert "weights.pth" in [path.name for path in store(place).list()]
 
 
+def test_a_model_of_an_unknown_suffix_or_folder_is_refused_with_what_is_known(place: Path) -> None:
+    (place / "store" / "net.h5").write_bytes(b"junk")
+    with pytest.raises(ArchiveError, match=r"net\.h5 is not a model archive.* need no archive end in .*\.onnx"):
+        resolve(place, "net.h5")
+    (place / "store" / "folder").mkdir()
+    with pytest.raises(ArchiveError, match=r"folder names no handler.* a SavedModel, or holds a config\.json"):
+        resolve(place, "folder")
+
+
 @pytest.mark.parametrize("content", [b"junk", b"PK\x03\x04junk", b""])
 def test_junk_archive_is_refused_and_leaves_nothing(place: Path, content: bytes) -> None:
     (place / "store" / "junk.mar").write_bytes(content)
