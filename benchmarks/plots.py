@@ -76,13 +76,13 @@ def by_minute(result, target):
     """The steady run: p50 and p99, and the memory of front end and workers, by minute."""
     minutes = result["minutes"]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-    numbers = range(1, len(minutes) + 1)
+    numbers = [(number + 1) * result["seconds_each"] / 60 for number in range(len(minutes))]
     for name in ("p50_ms", "p99_ms"):
         axes[0].plot(numbers, [minute[name] for minute in minutes], marker="o", label=name.removesuffix("_ms"))
     for name in ("frontend_pss", "workers_pss"):
         axes[1].plot(numbers, [minute[name] / 2**20 for minute in minutes], marker="o", label=name.removesuffix("_pss"))
     for axis, label in zip(axes, ("ms", "PSS, MiB"), strict=True):
-        axis.set(xlabel="minute", ylabel=label, ylim=(0, None))
+        axis.set(xlabel="minutes", ylabel=label, ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend()
     save(figure, target)
