@@ -197,7 +197,7 @@ def _handler(sources: Sources, call: Mapping[str, Any], model: Mapping[str, Any]
     if not handler:
         raise ArchiveError(
             f"Model at {sources.url} names no handler: give handler=, or set models.default_handler. A folder needs "
-            "none if it is a SavedModel, or holds a config.json of transformers or a modules.json of sentence-transformers"
+            "none if it is a SavedModel, or a folder of transformers or sentence-transformers with its weights"
         )
     return normal_handler(str(handler))
 

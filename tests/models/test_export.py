@@ -129,7 +129,7 @@ def test_every_target_answers_as_the_original_in_batches_it_was_not_exported_wit
     ("arguments", "said"),
     [
         (["net.pt", "--to", "tflite", "--sample", "sample.json"], "must be one of onnx"),
-        (["net.pt", "--to", "tensorrt", "--sample", "sample.json"], "pip install tensorrt"),
+        (["net.pt", "--to", "tensorrt", "--sample", "sample.json"], "pip install 'mlserve[tensorrt]'"),
         (["net.pt", "--to", "torchscript", "--sample", "sample.json"], "net.pt exists"),
         (["net.pt", "--to", "onnx", "--sample", "sample.json", "-o", "x.bin"], "must end in .onnx"),
         (["net.pt", "--to", "torchscript", "--sample", "sample.json", "-o", "net.pt", "-f"], "net.pt exists"),

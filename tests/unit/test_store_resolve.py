@@ -198,7 +198,7 @@ def test_a_model_of_an_unknown_suffix_or_folder_is_refused_with_what_is_known(pl
     with pytest.raises(ArchiveError, match=r"net\.h5 is not a model archive.* need no archive end in .*\.onnx"):
         resolve(place, "net.h5")
     (place / "store" / "folder").mkdir()
-    with pytest.raises(ArchiveError, match=r"folder names no handler.* a SavedModel, or holds a config\.json"):
+    with pytest.raises(ArchiveError, match=r"folder names no handler.* a SavedModel, or a folder of transformers"):
         resolve(place, "folder")
 
 
