@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlserve.core.job import Batch
 
 decode_meta = msgspec.msgpack.Decoder(ResultMeta).decode
+_SLICED = 16 << 10  # bytes of answers that are cheaper to copy than to look at piece by piece
 _KINDS = {kind.value: kind for kind in ErrorKind}
 
 
@@ -113,11 +114,12 @@ def decode_results(
 def _plain_results(meta: ResultMeta, body: memoryview) -> list[InferenceResponse | ServeError]:
     results: list[InferenceResponse | ServeError] = []
     position, content_type = 0, meta.content_type
+    whole: bytes | memoryview = bytes(body) if len(body) < _SLICED else body
     for length in meta.lengths:
         end = position + length
         if end < position:
             raise Malformed(f"a result of {length} bytes")
-        results.append(InferenceResponse(body[position:end], content_type))
+        results.append(InferenceResponse(whole[position:end], content_type))
         position = end
     if position != len(body):
         raise Malformed(f"results of {position} bytes in a body of {len(body)}")
