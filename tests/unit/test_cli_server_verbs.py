@@ -7,6 +7,7 @@ import os
 import sys
 import types
 
+import psutil
 import pytest
 
 from mlserve.cli import app, status
@@ -44,9 +45,12 @@ def server(monkeypatch):
 
 
 def test_start_hands_over_the_settings_and_keeps_the_pid_file_up_to_date(server, tmp_path):
-    seen = []
+    seen, begun_ones = [], []
 
-    def run(settings, progress):
+    def run(settings, progress, begun):
+        (process,) = processes = psutil.Process().children()
+        assert (begun.url, process.pid) == ("a", begun.started.popen.pid), "the first worker's process runs by now"
+        begun_ones.extend(processes)
         seen.append((settings.defaults.batch_size, settings.models.load))
         progress.listening("inference", "http://127.0.0.1:5")
         seen.append(PidFile(tmp_path / "pid").read().state)
@@ -63,10 +67,11 @@ def test_start_hands_over_the_settings_and_keeps_the_pid_file_up_to_date(server,
     addresses = {"inference": "http://127.0.0.1:5"}
     assert seen == [(3, ("a", "b")), "starting", ("ready", addresses, os.getpid()), "stopping"]
     assert not (tmp_path / "pid").exists()
+    assert not begun_ones[0].is_running(), "no engine has taken it over, so it ends"
 
 
 def test_pid_file_goes_when_the_server_breaks(server, tmp_path, capsys):
-    def run(settings, progress):
+    def run(settings, progress, begun):
         raise ServeError("port taken")
 
     server(run)
@@ -76,7 +81,7 @@ def test_pid_file_goes_when_the_server_breaks(server, tmp_path, capsys):
 
 
 def test_model_that_did_not_load_is_the_last_thing_said(server, capsys):
-    def run(settings, progress):
+    def run(settings, progress, begun):
         progress.model_loading("m")
         progress.model_failed("m", ServeError("no weights", detail="Traceback"))
         return 4
@@ -89,19 +94,19 @@ def test_model_that_did_not_load_is_the_last_thing_said(server, capsys):
 
 
 def test_second_start_says_which_server_runs(server, tmp_path, capsys):
-    server(lambda settings, progress: pytest.fail("started twice"))
+    server(lambda settings, progress, begun: pytest.fail("started twice"))
     PidFile(tmp_path / "pid").claim()
     assert app.run(["start"]) == 1
     assert f"A server is running already (pid {os.getpid()}" in capsys.readouterr().err
 
 
 def test_log_file_without_detach_is_refused_not_ignored(server, capsys):
-    server(lambda settings, progress: pytest.fail("started"))
+    server(lambda settings, progress, begun: pytest.fail("started"))
     assert app.run(["start", "--log-file", "x"]) == 2
 
 
 def test_notes_of_a_torchserve_file_are_logged_at_start(server, tmp_path, monkeypatch, capsys):
-    server(lambda settings, progress: 0)
+    server(lambda settings, progress, begun: 0)
     monkeypatch.setenv("MLSERVE_LOG_FORMAT", "text")
     (tmp_path / "c.properties").write_text("io_ratio=true\n")
     assert app.run(["start", "--config", "c.properties"]) == 0
