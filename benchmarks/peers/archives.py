@@ -8,17 +8,18 @@ from benchmarks.peers.base import BATCH, DELAY_MS, LARGEST, QUEUE, TIMEOUT_S, Jo
 from benchmarks.servers import free_ports
 
 
-def pack(site: Site, job: Job, archiver: Sequence[Path | str]) -> Path:
+def pack(site: Site, job: Job, archiver: Sequence[Path | str], settings: str = "") -> Path:
     """The job's archive, in a store of its packer's own; returns the store. model-config.yaml has the settings.
 
-    ``archiver`` is ``mlserve archive`` or ``torch-model-archiver``, which take the same flags.
+    ``archiver`` is ``mlserve archive`` or ``torch-model-archiver``, which take the same flags. ``settings`` are lines that
+    only one of the servers knows.
     """
     store = site.scratch / "stores" / f"{Path(archiver[0]).name}-{job.name}"
     store.mkdir(parents=True, exist_ok=True)
     config = store / "model-config.yaml"
     config.write_text(
         f"minWorkers: {job.workers}\nmaxWorkers: {max(2, job.workers)}\nbatchSize: {BATCH}\nmaxBatchDelay: {DELAY_MS}\n"
-        f"responseTimeout: {TIMEOUT_S}\njobQueueSize: {QUEUE}\n",
+        f"responseTimeout: {TIMEOUT_S}\njobQueueSize: {QUEUE}\n{settings}",
         encoding="utf-8",
     )
     command = [*map(str, archiver), "--model-name", job.name, "--version", "1.0", "--handler", str(job.handler)]
