@@ -70,7 +70,6 @@ class BatchReport:
         waited: float = 0.0,
     ) -> None:
         self.batch_size = 1
-        self.batch_size = 1
         self.transfer = transfer
         self.preprocess = preprocess
         self.inference = inference
