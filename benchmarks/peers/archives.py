@@ -11,8 +11,8 @@ from benchmarks.servers import free_ports
 def pack(site: Site, job: Job, archiver: Sequence[Path | str], settings: str = "") -> Path:
     """The job's archive, in a store of its packer's own; returns the store. model-config.yaml has the settings.
 
-    ``archiver`` is ``mlserve archive`` or ``torch-model-archiver``, which take the same flags. ``settings`` are lines that
-    only one of the servers knows.
+    ``archiver`` is ``mlserve archive`` or ``torch-model-archiver``, which take the same flags. ``settings`` are lines
+    that only one of the servers knows.
     """
     store = site.scratch / "stores" / f"{Path(archiver[0]).name}-{job.name}"
     store.mkdir(parents=True, exist_ok=True)

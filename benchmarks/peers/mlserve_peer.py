@@ -12,7 +12,7 @@ from benchmarks.wrk import Request
 
 NAME, TITLE, WAITS = "mlserve", "mlserve", False
 PACKAGES = ["--editable", str(ROOT)]
-NOTE = "its defaults: request ids, metrics, access log, HTTP and gRPC; batchSize 8, maxBatchDelay 5; for MiniLM batchPolicy bucket"
+NOTE = "request ids, metrics, access log, HTTP and gRPC; batchSize 8, maxBatchDelay 5, MiniLM: batchPolicy bucket"
 PADDED = ("embed",)  # works whose handler pads a batch to its longest request
 answer = as_is
 
