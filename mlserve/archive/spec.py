@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from mlserve.core.model import ModelKey, ModelSpec, check_name
 from mlserve.errors import ArchiveError, ErrorKind, InvalidInput, ServeError
 
 log = logging.getLogger(__name__)
+
+HANDLER_KEYS = frozenset(
+    {"inputs", "outputs", "warmup", "runtime", "features", "handler", "torch", "pt2", "onnx", "openvino", "sklearn"}
+    | {"tensorflow", "huggingface", "embedding", "audio", "image", "llm"}
+)
+"""Keys of model-config.yaml that the handlers that ship with mlserve read, for spelling."""
 
 YAML_FIRST = frozenset({"response_timeout", "startup_timeout", "min_workers", "max_workers"})
 
@@ -253,8 +260,17 @@ def _checked(field_name: str, value: Any) -> Any:
     return value
 
 
+def _warn_of_misspelt(config: Mapping[str, Any], where: str) -> None:
+    """Name the keys that look like one that means something. Others are the handler's own affair."""
+    known = {key for name, option in OPTIONS.items() for key in (name, option.key) if key} | HANDLER_KEYS
+    for key in config:
+        if key not in known and (near := get_close_matches(str(key), known, n=1, cutoff=0.82)):
+            log.warning("%s: nothing here reads %s; did you mean %s? Only the handler sees it", where, key, near[0])
+
+
 def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     """The fields that a model's configuration sets, as far as the values fit."""
+    _warn_of_misspelt(config, where)
     found: dict[str, Any] = {}
     for field_name, option in OPTIONS.items():
         for key in dict.fromkeys((field_name, option.key)):

@@ -187,6 +187,15 @@ def test_caller_names_model_handler_and_runtime() -> None:
     assert spec.provenance["handler"] == spec.provenance["model_name"] == "register"
 
 
+@pytest.mark.parametrize(("key", "near"), [("imputs", "inputs"), ("batchsize", "batch_size"), ("warm-up", "warmup")])
+def test_a_misspelt_key_of_the_yaml_is_not_taken_in_silence(
+    caplog: pytest.LogCaptureFixture, key: str, near: str
+) -> None:
+    build(config={key: 1, "mine": 2, "inputs": {}, "torch": {}})
+    (message,) = caplog.messages
+    assert f"nothing here reads {key}; did you mean {near}?" in message
+
+
 def test_no_manifest_takes_defaults(tmp_path: Path) -> None:
     given: dict[str, Any] = {"manifest": None, "model_dir": tmp_path, "config": {}}
     spec = build(**given, default_handler="serve.py:go")
