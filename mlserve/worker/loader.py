@@ -122,7 +122,7 @@ def find_module(name: str, model_dir: str) -> ModuleType:
             return importlib.import_module(full)
         except ModuleNotFoundError as error:
             if error.name is None or not (full == error.name or full.startswith(error.name + ".")):
-                if full == stem:
+                if not full.startswith(f"{BUILTIN}."):
                     raise  # the handler is there, something it imports is not
                 missing = MissingPackage(*error.args, name=error.name)
                 missing.handler = full.removeprefix(f"{BUILTIN}.")

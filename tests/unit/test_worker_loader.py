@@ -163,6 +163,7 @@ def test_missing_dependency_of_the_handler_is_not_taken_for_a_missing_handler(mo
 @pytest.mark.parametrize(
     ("handler", "file", "config", "extra"),
     [
+        ("mlserve.handlers.auto", "m.onnx", {}, "onnx"),  # as bare files have it
         ("auto", "m.onnx", {}, "onnx"),
         ("onnx", "m.ubj", {}, "xgboost"),
         ("auto", "m.onnx", {"runtime": "openvino"}, "openvino"),
