@@ -1,4 +1,7 @@
-"""``mlserve tune`` on a model whose right answer is known: a batch of n sleeps 40 + 20 n milliseconds."""
+"""``mlserve tune`` on a model whose right answer is known: a batch of n sleeps 60 + 60 n milliseconds.
+
+The target is on the median: the tail is the machine's, which other tests use at the same time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class Handler:
     def initialize(self, context): pass
 
     def handle(self, data, context):
-        time.sleep(0.040 + 0.020 * len(data))
+        time.sleep(0.060 + 0.060 * len(data))
         return ["done"] * len(data)
 """
 
@@ -37,22 +40,22 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_batch_that_just_meets_the_target_is_found_and_written(tmp_path: Path) -> None:
-    """4 take 120 ms and 5 take 140; 8 would take 200."""
+    """2 take 180 ms and 3 take 240; 4 would take 300."""
     (tmp_path / "model-config.yaml").write_text("# ours\nbatchSize: 2\nresponseTimeout: 60\n")
-    done = tune(tmp_path, "--slo", "p99=160ms", "--max-batch", "8", "--time", "16s", "--out", "new.yaml", "--json", "-")
+    done = tune(tmp_path, "--slo", "p50=275ms", "--max-batch", "4", "--time", "16s", "--out", "new.yaml", "--json", "-")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     written = yaml.safe_load((tmp_path / "new.yaml").read_text())
     assert written.pop("responseTimeout") == 60
     assert written == found["best"]
-    assert written["batchSize"] in (4, 5)
+    assert written["batchSize"] in (2, 3)
     assert (written["minWorkers"], written["maxWorkers"], written["threadsPerWorker"]) == (1, 1, 1)
     best = next(one for one in found["verified"] if one["config"] == found["best"])
     assert best["met"]
-    assert best["latencyMs"]["p99"] <= 160
+    assert best["latencyMs"]["p50"] <= 275
     medians = {point["batchSize"]: point["medianMs"] for point in found["curves"][0]["points"]}
     assert {1, 2, 4} <= medians.keys()
-    assert all(40 + 20 * size <= medians[size] < 60 + 20 * size for size in medians)
+    assert all(60 + 60 * size <= medians[size] < 100 + 60 * size for size in medians)
 
 
 def test_a_target_that_nothing_meets_is_said_and_nothing_is_written(tmp_path: Path) -> None:
