@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"] if "." not in path.name)
+EVERY = [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]
+SCRIPTS = sorted(path for path in EVERY if path.is_file() and "." not in path.name)
 RUNNABLE = [path for path in SCRIPTS if not path.name.startswith("_env")]
 
 
