@@ -26,8 +26,6 @@ from mlserve.load.target import (
     split_url,
 )
 
-_TYPES = {".json": "application/json", ".txt": "text/plain", ".bin": "application/octet-stream"}
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -130,8 +128,7 @@ def _payloads(asked: Asked, path: str, model: str, grpc: bool) -> tuple[Payload,
 
 
 def _type_of(file: str) -> str:
-    suffix = Path(file).suffix.lower()
-    return _TYPES.get(suffix) or mimetypes.guess_type(file)[0] or "application/octet-stream"
+    return mimetypes.guess_type(file)[0] or "application/octet-stream"
 
 
 def _read(file: str, option: str) -> bytes:

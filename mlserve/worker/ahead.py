@@ -26,15 +26,11 @@ from typing import Any
 
 import msgspec
 
-from mlserve.handler import Context
-from mlserve.wire.frames import Kind, encode_meta
-from mlserve.wire.payload import ResultMeta
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.contexts import let_metrics_follow, own_context, work_on
-from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop
-from mlserve.worker.metrics import take_metrics
+from mlserve.worker.loop import DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop, send_result
 from mlserve.worker.replies import Replies
-from mlserve.worker.runner import Runner, Work, decode_batch
+from mlserve.worker.runner import Runner, Work, decode_batch, result_of
 
 Finish = Callable[[], list[Any]]
 
@@ -129,18 +125,10 @@ def _answer(work: Work, future: Future[Prepared], runner: Runner, replies: Repli
         batch = future.result()
     except (ValueError, msgspec.MsgspecError) as error:
         raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
-    started = monotonic()
-    context: Context = batch.runner.context
+    started, context = monotonic(), batch.runner.context
     work_on(context)
     batch.answer(range(len(batch.results.items)))
-    results, bodies = batch.results.finish()
-    pre, inference, post = batch.seconds
-    records = take_metrics(context)
-    meta = ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records)
-    bodies = replies.place(work.batch_id, results, bodies)
-    try:
-        runner.link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
-    except OSError:
-        raise Stop(ASKED) from None
+    meta, bodies = result_of(batch, context, work, started)
+    send_result(work, meta, bodies, runner.link, replies)
     if batch.runner.fatal:
         raise Stop(DEVICE_LOST, f"the device is lost to this process: {batch.runner.fatal}")

@@ -17,8 +17,8 @@ from time import monotonic
 import msgspec
 
 from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta
-from mlserve.wire.payload import CancelMeta
-from mlserve.worker.link import Link
+from mlserve.wire.payload import CancelMeta, ResultMeta
+from mlserve.worker.link import Buffer, Link
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work
 
@@ -133,6 +133,11 @@ def _answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
         meta, bodies = runner.handle(work)
     except (ValueError, msgspec.MsgspecError) as error:
         raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+    send_result(work, meta, bodies, link, replies)
+
+
+def send_result(work: Work, meta: ResultMeta, bodies: list[Buffer], link: Link, replies: Replies) -> None:
+    """Tell the server what became of a batch. Raises :class:`Stop` when it is gone."""
     bodies = replies.place(work.batch_id, meta.listed, bodies)
     try:
         link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)

@@ -61,14 +61,19 @@ class Runner:
         attempts = Attempts(self, work.batch_id, items, self.rows.cut(items, work.body), work.cancelled)
         attempts.answer(range(len(items)))
         self.context.begin(())
-        records = take_metrics(self.context)
-        pre, inference, post = attempts.seconds
-        results = attempts.results
-        if (plain := results.plain()) is not None:
-            meta = ResultMeta([], work.received, started, monotonic(), pre, inference, post, records, *plain)
-            return meta, results.bodies
-        answers, bodies = results.finish()
-        return ResultMeta(answers, work.received, started, monotonic(), pre, inference, post, records), bodies
+        return result_of(attempts, self.context, work, started)
+
+
+def result_of(attempts: Attempts, context: Context, work: Work, started: float) -> tuple[ResultMeta, list[Buffer]]:
+    """What the server is told of a batch that has been answered since ``started``, and one body per item."""
+    records = take_metrics(context)
+    pre, inference, post = attempts.seconds
+    results = attempts.results
+    if (plain := results.plain()) is not None:
+        meta = ResultMeta([], work.received, started, monotonic(), pre, inference, post, records, *plain)
+        return meta, results.bodies
+    answers, bodies = results.finish()
+    return ResultMeta(answers, work.received, started, monotonic(), pre, inference, post, records), bodies
 
 
 def preprocess_threads(runner: Runner) -> int:

@@ -18,14 +18,12 @@ from typing import Any
 
 import msgspec
 
-from mlserve.wire.frames import Kind, encode_meta
-from mlserve.wire.payload import ResultMeta
+from mlserve.wire.frames import Kind
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.contexts import let_metrics_follow, own_context
-from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop
-from mlserve.worker.metrics import take_metrics
+from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop, send_result
 from mlserve.worker.replies import Replies
-from mlserve.worker.runner import Runner, Work, decode_batch
+from mlserve.worker.runner import Runner, Work, decode_batch, result_of
 from mlserve.worker.streams import is_stream
 
 SIGN_OF_LIFE = 1.0  # seconds
@@ -166,15 +164,11 @@ class Tasks:
         attempt = _Attempt(runner, work.batch_id, items, raw, work.cancelled)
         await attempt.answer_it()
         self._reader.done(work)
-        results, bodies = attempt.results.finish()
-        records = take_metrics(runner.context)
-        pre, inference, post = attempt.seconds
-        meta = ResultMeta(results, work.received, started, monotonic(), pre, inference, post, records)
-        bodies = self._replies.place(work.batch_id, results, bodies)
+        meta, bodies = result_of(attempt, runner.context, work, started)
         try:
-            self._link.send(Kind.RESULT, work.batch_id, encode_meta(meta), bodies)
-        except OSError:
-            self._end(Stop(ASKED))
+            send_result(work, meta, bodies, self._link, self._replies)
+        except Stop as stop:
+            self._end(stop)
         if runner.fatal:
             self._end(Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}"))
 
