@@ -157,8 +157,8 @@ def test_failures_to_start_are_told_otherwise_than_torchserve_does(tmp_path: Pat
     """One server for both: a traceback for each try, whole and in the model log only, and a start that takes long."""
     settings = {"DEFAULTS_STARTUP_TIMEOUT": "2"}
     for server in start(tmp_path, "fails_deep", "loads_slowly", **settings):
-        server.wait_for(lambda server=server: server.log_text().count("AssertionError") >= 2, 30)
-        server.wait_for(lambda server=server: "Backend worker error" in server.log_text(), 30)
+        server.wait_for(lambda server=server: server.log_text().count("AssertionError") >= 2)
+        server.wait_for(lambda server=server: "Backend worker error" in server.log_text())
         lines = server.log_text().splitlines()
         error = next(
             number for number, line in enumerate(lines) if line.endswith("WorkerThread - Backend worker error")

@@ -28,7 +28,7 @@ def test_first_worker_waits_for_the_server_and_a_spare_outlives_it(tmp_path, mon
     with launched(tmp_path, "m=model.py", settings=settings) as server:
         wait_ready(server)
         assert "takes the spare process" in server.log_text()
-        server.wait_for(lambda: "has imported onnxruntime" in server.log_text(), 30)
+        server.wait_for(lambda: "has imported onnxruntime" in server.log_text())
         (worker,) = server.worker_pids("m")
         line = [*command(), "status", "--json", "--pid-file", str(server.pid_file)]
         (spare,) = json.loads(subprocess.run(line, capture_output=True, check=True).stdout)["spares"]

@@ -25,7 +25,6 @@ def serving(directory: Path, *models: str, **options: Any) -> Iterator[LiveServe
     settings["DEFAULTS_STARTUP_TIMEOUT"] = f"{IMPORTS:g}"
     settings.update(options.pop("settings", {}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.support.server.STARTUP", IMPORTS)
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(directory / "inductor"))
         with running(directory, *models, settings=settings, **options) as live:
             yield live

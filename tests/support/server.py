@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 HANDLERS = Path(__file__).resolve().parents[1] / "faults" / "handlers"
 APIS = ("INFERENCE", "MANAGEMENT", "METRICS", "GRPC_INFERENCE", "GRPC_MANAGEMENT")
-STARTUP = 60.0  # seconds; a loaded machine takes many times the usual one
+STARTUP = 300.0  # seconds; a loaded machine takes many times the usual one, and a server that ends fails at once
 _MARK = "TEST_SERVER_MARK"  # in the environment of the server, and so of everything it starts
 
 
@@ -110,7 +110,7 @@ class LiveServer:
         assert chosen, f"no metric {name} with {labels}"
         return sum(one.value for one in chosen)
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """The first true result of ``condition``; fails the test, with the server's log, if there is none in time."""
         until = time.monotonic() + seconds
         while not (result := condition()):
@@ -143,7 +143,7 @@ class LiveServer:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 40.0) -> int:
+    def wait(self, seconds: float = 90.0) -> int:
         """Wait for the end; the exit code."""
         try:
             return self.process.wait(seconds)
