@@ -13,10 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from mlserve.handler import Context
+from mlserve.handler import Context, PredictionError
 
 from . import batches, items
 from .formats import Runtime, open_model, source_of
+from .misfits import Misfits
 from .rows import read_rows
 from .runtimes import worker_threads
 from .signature import BFLOAT16, OPEN_INFERENCE, Signature, Tensor, declared
@@ -30,6 +31,7 @@ class ModelHandler:
 
     runtime: Runtime
     signature: Signature
+    misfits: Misfits
     model_signature: Mapping[str, Any]  # shown by ``describe``
 
     def initialize(self, context: Context) -> None:
@@ -59,6 +61,7 @@ class ModelHandler:
         warm = getattr(self.runtime, "warm", self.runtime.infer)
         sizes = self.runtime.warm_sizes(size) if hasattr(self.runtime, "warm_sizes") else None
         warm_up(warm, self.signature, wanted, directory=directory, batch_size=size, sizes=sizes)
+        self.misfits = Misfits(context.model_name, self.runtime)
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""
@@ -67,9 +70,12 @@ class ModelHandler:
         begun = perf_counter()
         decoded, answers = read_rows(data, self.decode)
         ready = perf_counter()
-        outputs = batches.run(self.runtime.infer, self.signature, list(decoded.values()))
+        outputs = batches.run(self.runtime.infer, self.signature, list(decoded.values()), self.misfits)
         done = perf_counter()
         for (index, item), arrays in zip(decoded.items(), outputs, strict=True):
+            if isinstance(arrays, PredictionError):
+                answers[index] = arrays
+                continue
             accept = accepted(context, index) if item.style == "npy" else ""
             answers[index] = items.encode(arrays, item, self.signature, accept)
         context.phases.add("preprocess", ready - begun)

@@ -2,7 +2,8 @@
 
 Items that differ in a dimension that may vary, or in a value that a whole batch shares, cannot stand in one call;
 those that can are concatenated along the batch axis. A model of a fixed batch length gets exactly that many rows, the
-last call filled up with copies of its last row.
+last call filled up with copies of its last row. A call that fails by what it was given is made again for each of its
+items alone, and those that the model does not take are refused (see :mod:`mlserve.handlers.misfits`).
 """
 
 from __future__ import annotations
@@ -13,25 +14,44 @@ from typing import Any
 import numpy as np
 
 from .items import Item
-from .signature import Signature, Tensor
+from .misfits import Misfits
+from .signature import Signature, Tensor, WrongOutput
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def run(infer: Callable[[Arrays], Arrays], signature: Signature, items: Sequence[Item]) -> list[Arrays]:
-    """The outputs of each item, with the batch axis."""
+def run(
+    infer: Callable[[Arrays], Arrays], signature: Signature, items: Sequence[Item], misfits: Misfits | None = None
+) -> list[Any]:
+    """Each item's outputs, with the batch axis; given ``misfits``, the refusal of one that the model does not take."""
     groups: dict[Any, list[int]] = {}
     for index, item in enumerate(items):
         # A model that takes one row is called for each anyway; what it gives beside rows is then the item's own.
         key = index if signature.batch == 1 else _key(item, signature)
         groups.setdefault(key, []).append(index)
-    results: dict[int, Arrays] = {}
+    results: dict[int, Any] = {}
     for members in groups.values():
-        counts = [items[index].rows for index in members]
-        outputs = _infer(infer, signature, _joined([items[index].arrays for index in members], signature), sum(counts))
-        for index, arrays in zip(members, _parted(outputs, signature.outputs, counts), strict=True):
-            results[index] = arrays
+        together = [items[index] for index in members]
+        results.update(zip(members, _answers(infer, signature, together, misfits), strict=True))
     return [results[index] for index in range(len(items))]
+
+
+def _answers(
+    infer: Callable[[Arrays], Arrays], signature: Signature, items: Sequence[Item], misfits: Misfits | None
+) -> list[Any]:
+    """:func:`run` for items that share a call."""
+    counts = [one.rows for one in items]
+    try:
+        outputs = _infer(infer, signature, _joined([one.arrays for one in items], signature), sum(counts))
+    except Exception as error:
+        if misfits is None or not misfits.concerns(error, items[0]):
+            raise
+        if len(items) > 1:
+            return [answer for one in items for answer in _answers(infer, signature, [one], misfits)]
+        return [misfits.refusal(error, items[0])]
+    if misfits is not None:
+        misfits.answered(items[0])
+    return list(_parted(outputs, signature.outputs, counts))
 
 
 def _key(item: Item, signature: Signature) -> Any:
@@ -74,13 +94,13 @@ def _infer(infer: Callable[[Arrays], Arrays], signature: Signature, inputs: Arra
 def _stacked(name: str, arrays: Sequence[np.ndarray[Any, Any]], signature: Signature, rows: int) -> Any:
     """One output of several calls, without the rows that only filled the last one up.
 
-    Raises ``ValueError`` where the calls differ in an output that all rows are to share.
+    Raises :class:`WrongOutput` where the calls differ in an output that all rows are to share.
     """
     axis = _axis(signature.outputs, name)
     if axis is not None:
         return np.take(np.concatenate(arrays, axis=axis), np.arange(rows), axis=axis)
     if any(not np.array_equal(arrays[0], other, equal_nan=arrays[0].dtype.kind == "f") for other in arrays[1:]):
-        raise ValueError(
+        raise WrongOutput(
             f"Output {name!r} has no batch axis, and differs between the calls that {rows} rows need: set batchSize to "
             f"{signature.batch} in model-config.yaml"
         )
@@ -88,9 +108,9 @@ def _stacked(name: str, arrays: Sequence[np.ndarray[Any, Any]], signature: Signa
 
 
 def _check(name: str, array: np.ndarray[Any, Any], axis: int | None, rows: int) -> None:
-    """Raise ``ValueError`` for an output that has another number of rows."""
+    """Raise :class:`WrongOutput` for an output that has another number of rows."""
     if axis is not None and (axis >= array.ndim or array.shape[axis] != rows):
-        raise ValueError(
+        raise WrongOutput(
             f"Output {name!r} has the shape {list(array.shape)} for {rows} items: axis {axis} is not the batch. "
             f"Say which is in model-config.yaml, outputs: {{{name}: {{batch_axis: N}}}}, null if all share it"
         )
@@ -108,7 +128,7 @@ def _axis(tensors: Sequence[Tensor], name: str) -> int | None:
 
 
 def _parted(outputs: Arrays, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Arrays]:
-    """The rows of each item. Raises ``ValueError`` for an output that has another number of rows."""
+    """The rows of each item. Raises :class:`WrongOutput` for an output that has another number of rows."""
     total, edges = sum(counts), np.cumsum(counts)[:-1]
     parted: list[Arrays] = [{} for _ in counts]
     for name, array in outputs.items():

@@ -36,6 +36,10 @@ Dim = int | str | None
 """A length, the name of a length that varies, or ``None`` for one that varies and has no name."""
 
 
+class WrongOutput(ValueError):
+    """A model gave something else than named arrays of as many rows as it got: its fault, or its description's."""
+
+
 class Tensor(NamedTuple):
     """One input or output.
 

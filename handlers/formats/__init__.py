@@ -28,7 +28,8 @@ class Runtime(Protocol):
     they join a batch, and raises :class:`mlserve.handler.PredictionError`. One that prepares itself for requests has
     ``warm(inputs)``, which warm-up calls instead of ``infer``, ``warm_sizes(batch_size)``, the batch sizes that it
     prepares for, and ``wants_warm_up``, whether to do so without being asked. One that is ``unchecked`` reads memory
-    that is not the input's where that is too small: the shapes of its inputs must be known.
+    that is not the input's where that is too small: the shapes of its inputs must be known. ``input_errors`` are the
+    exceptions by which its library refuses inputs (see :mod:`mlserve.handlers.misfits`).
     """
 
     name: str

@@ -32,7 +32,9 @@ class OnnxModel:
 
     def __init__(self, source: Source) -> None:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+        self.input_errors = (Fail, InvalidArgument, RuntimeException)
         self._session = open_session(
             onnxruntime,
             source.path,

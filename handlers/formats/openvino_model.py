@@ -35,6 +35,8 @@ _TYPES = {
 class OpenVinoModel:
     """A compiled model with its signature."""
 
+    input_errors = (RuntimeError,)
+
     def __init__(self, source: Source) -> None:
         core = openvino.Core()
         device = str(source.options.get("device") or "CPU")

@@ -31,6 +31,7 @@ class SavedModel:
     """One signature of a SavedModel."""
 
     takes_bfloat16 = True  # as float32, which becomes it
+    input_errors = (tf.errors.InvalidArgumentError,)
 
     def __init__(self, source: Source) -> None:
         self.name = f"tensorflow {tf.__version__}, {use_device(source)}"

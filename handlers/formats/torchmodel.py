@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..runtimes import worker_device
-from ..signature import BFLOAT16, Signature, Tensor
+from ..signature import BFLOAT16, Signature, Tensor, WrongOutput
 from .cuda_graphs import CudaGraphs
 from .torchoptions import Options
 
@@ -27,6 +27,7 @@ class TorchModel:
 
     takes_bfloat16 = True  # as float32, which becomes it
     unchecked = False
+    input_errors = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # the last is torch.export's
 
     def __init__(
         self, name: str, call: Callable[..., Any], signature: Signature, source: Source, options: Options
@@ -116,7 +117,7 @@ def named_outputs(output: Any, declared: Sequence[Tensor]) -> dict[str, torch.Te
     if isinstance(output, torch.Tensor):
         return {declared[0].name if len(declared) == 1 else "output": output}
     if not isinstance(output, (list, tuple)) or not all(isinstance(one, torch.Tensor) for one in output):
-        raise TypeError(f"The model returned a {type(output).__name__}; expected tensors, or a dict or tuple of them")
+        raise WrongOutput(f"The model returned a {type(output).__name__}; expected tensors, or a dict or tuple of them")
     names = [one.name for one in declared] if len(declared) == len(output) else []
     fields = getattr(output, "_fields", None) or names or [f"output_{index}" for index in range(len(output))]
     return dict(zip(fields, output, strict=True))
