@@ -1,24 +1,8 @@
-"""The shell around the verbs: which there are, loading the one that is called, and turning failures into exit codes.
-
-Exit codes, the same for every verb:
-
-=====  ====================================================================
-0      done
-1      it failed; one line on standard error says why
-2      wrong usage, or a setting that is wrong
-3      no server is running or reachable
-4      a model that ``start`` was told to load could not be loaded
-130    interrupted from the keyboard
-=====  ====================================================================
-
-An exception with an ``exit_code`` attribute chooses its own.
-"""
+"""The shell around the verbs: which there are, and loading the one that is called."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -26,9 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlserve import __version__
-from mlserve.errors import ServeError, SettingError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_MODEL_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+from mlserve.cli.exits import guarded
 
 # verb -> (where its function or typer app is, its line in the help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -121,25 +103,4 @@ def _root(
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line ``argv`` (without the program's name) and return its exit code."""
-    try:
-        build_app()(args=list(argv), prog_name="mlserve")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except SettingError as error:
-        return _fail(str(error), EXIT_USAGE)
-    except ServeError as error:
-        return _fail(error.message, getattr(error, "exit_code", EXIT_FAILED))
-    except BrokenPipeError:
-        # The reader of our output has gone; without this the interpreter complains once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except OSError as error:
-        return _fail(str(error), EXIT_FAILED)
-    return 0
-
-
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"mlserve: error: {message}", err=True)
-    return code
+    return guarded(lambda: build_app()(args=list(argv), prog_name="mlserve"))

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mlserve.cli.app import EXIT_FAILED, EXIT_INTERRUPTED
 from mlserve.cli.bench_input import Asked, target_of
 from mlserve.cli.bench_plot import check_plot, draw
 from mlserve.cli.bench_report import Limits, curve, document, heading, notes, table
 from mlserve.cli.bench_run import Plan, measure
+from mlserve.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
 from mlserve.errors import SettingError

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from mlserve.cli.declared import declared
-from mlserve.cli.sources import CommandLine, read_settings, read_torchserve_settings
+from mlserve.cli.sources import CommandLine, as_arguments, make_command_line, read_settings, read_torchserve_settings
 from mlserve.settings import PROFILES, Option, all_options
 from mlserve.settings.values import written
 
@@ -43,11 +43,8 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
             config, ts_config, profile = values.pop("config"), values.pop("ts_config"), values.pop("profile", "")
             flags = {item.key: values.pop(_name(item)) for item in chosen}
             flags = {key: value for key, value in flags.items() if value is not None and value != []}
-            if values.get("more_models"):
-                flags["models.load"] = [*flags.get("models.load", []), *values["more_models"]]
-            if "models.load" in flags:  # each value may itself be a comma list, as in config.properties
-                flags["models.load"] = ",".join(flags["models.load"])
-            line = CommandLine(config, flags, profile, ts_config)
+            line = make_command_line(flags, values.get("more_models") or ())
+            line = line._replace(config=config, profile=profile, ts_config=ts_config)
             if "given" in own:
                 values["given"] = line
             function(settings=read_settings(line), **values)
@@ -57,20 +54,6 @@ def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., Any]], 
         return declared(command, function, parameters)
 
     return decorate
-
-
-def as_arguments(line: CommandLine) -> list[str]:
-    """What was given on the command line, as arguments for another process."""
-    known = {item.key: item for item in all_options()}
-    named = {"--config": line.config, "--ts-config": line.ts_config, "--profile": line.profile}
-    arguments = [f"{flag}={value}" for flag, value in named.items() if value]
-    for key, value in line.flags.items():
-        flag = known[key].flag
-        if isinstance(value, bool):
-            arguments.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            arguments.append(f"{flag}={value}")
-    return arguments
 
 
 def _name(item: Option) -> str:

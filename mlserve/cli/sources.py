@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlserve.errors import SettingError
-from mlserve.settings import Settings, find_config_file, load_settings
+from mlserve.settings import Settings, all_options, find_config_file, load_settings
 from mlserve.settings.properties import PropertiesError, Property, read_properties
 from mlserve.settings.snapshot_files import newest_snapshot, snapshot_directory
 from mlserve.settings.torchserve_models import read_snapshot
@@ -30,6 +30,30 @@ class CommandLine(NamedTuple):
     flags: Mapping[str, Any] = {}
     profile: str = ""
     ts_config: Path | None = None
+
+
+def make_command_line(flags: Mapping[str, Any], more_models: Sequence[str] = ()) -> CommandLine:
+    """``flags`` with the models that were named without a flag, which are added to ``models.load``."""
+    found = dict(flags)
+    if more_models:
+        found["models.load"] = [*found.get("models.load", []), *more_models]
+    if "models.load" in found:  # each value may itself be a comma list, as in config.properties
+        found["models.load"] = ",".join(found["models.load"])
+    return CommandLine(flags=found)
+
+
+def as_arguments(line: CommandLine) -> list[str]:
+    """What was given on the command line, as arguments for another process."""
+    known = {item.key: item for item in all_options()}
+    named = {"--config": line.config, "--ts-config": line.ts_config, "--profile": line.profile}
+    arguments = [f"{flag}={value}" for flag, value in named.items() if value]
+    for key, value in line.flags.items():
+        flag = known[key].flag
+        if isinstance(value, bool):
+            arguments.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            arguments.append(f"{flag}={value}")
+    return arguments
 
 
 def read_settings(line: CommandLine) -> Settings:

@@ -1,26 +1,14 @@
-"""``mlserve start``: run a server in the foreground, or put one in the background."""
+"""``mlserve start``: its command line. What it does is in :mod:`mlserve.cli.serve`."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mlserve.cli.flags import CommandLine, as_arguments, with_settings
-from mlserve.cli.sources import with_restored_models
+from mlserve.cli.flags import CommandLine, with_settings
 from mlserve.settings import Settings
-
-if TYPE_CHECKING:
-    from mlserve.cli.console import LogProgress
-    from mlserve.cli.pidfile import PidFile
-    from mlserve.engine.local.early import Begun
-    from mlserve.errors import ServeError
-
-log = logging.getLogger("mlserve.start")
 
 
 @with_settings()
@@ -55,111 +43,9 @@ def start(
     handler file, or `all` for every model of the model store; it may be repeated, hold a comma list, or be followed by
     several values.
     """
-    if detach:
-        raise typer.Exit(_start_detached(settings, given, log_file))
-    if log_file is not None and events_fd < 0:
+    from mlserve.cli.quick import Start
+    from mlserve.cli.serve import carry_out
+
+    if log_file is not None and not detach and events_fd < 0:
         raise typer.BadParameter("it goes with --detach; in the foreground, redirect standard error")
-    raise typer.Exit(_serve(with_restored_models(settings, given), events_fd, str(log_file or "")))
-
-
-def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
-    from mlserve.cli.console import make_progress
-    from mlserve.cli.detach import PipeProgress
-    from mlserve.cli.pidfile import PidFile, default_path
-    from mlserve.log import setup_logging
-
-    setup_logging(settings.log)
-    for note in settings.notes:
-        log.warning("%s", note)
-    pid_file = PidFile(default_path(settings))
-    key_file = str(Path(settings.auth.key_file).absolute()) if settings.auth.tokens else ""
-    pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file, key_file=key_file)
-    begun = _begin(settings)
-    try:
-        gc.disable()  # 5 % of the time of these imports, which leave nearly no garbage
-        from mlserve import server
-
-        gc.enable()
-        progress = PipeProgress(events_fd) if events_fd >= 0 else make_progress(settings.log.format)
-        try:
-            code = server.run(settings, Recorded(progress, pid_file), begun)
-        finally:
-            progress.close()
-    finally:
-        if begun is not None:
-            begun.end()
-        pid_file.remove()
-    if code == server.MODEL_FAILED:
-        for name, message in progress.failures.items():
-            typer.echo(f"mlserve: error: model {name} did not load: {message}", err=True)
-        typer.echo("mlserve: --keep-going starts without the models that do not load", err=True)
-    return code
-
-
-def _begin(settings: Settings) -> Begun | None:
-    """Start the process of the first worker, so that it imports what it needs while this one imports the server."""
-    if not (settings.models.load and settings.workers.spare and sys.platform == "linux"):
-        return None
-    if settings.model_snapshot is not None:  # which is loaded instead
-        return None
-    from mlserve.archive.peeking import imports_torch
-    from mlserve.engine.local.early import begin
-
-    named = settings.models.load[0]
-    url = named.partition("=")[2].strip() or named.strip()
-    if url.lower() == "all":
-        return None
-    path = next((path for path in (Path(settings.models.store or ".", url), Path(url)) if path.exists()), Path(url))
-    return begin(settings, url, ("torch", "numpy") if imports_torch(path) else ())
-
-
-class Recorded:
-    """Progress that also keeps the pid file up to date: where the server listens and whether it is ready."""
-
-    def __init__(self, progress: LogProgress, pid_file: PidFile) -> None:
-        self._progress = progress
-        self._pid_file = pid_file
-        self.model_loading = progress.model_loading
-        self.worker_ready = progress.worker_ready
-        self.model_ready = progress.model_ready
-        self.stopped = progress.stopped
-
-    def model_failed(self, name: str, error: ServeError) -> None:
-        """A model will not serve."""
-        self._progress.model_failed(name, error)
-
-    def listening(self, what: str, address: str) -> None:
-        """An API is bound."""
-        self._pid_file.add_address(what, address)
-        self._progress.listening(what, address)
-
-    def ready(self, seconds: float) -> None:
-        """The server serves."""
-        self._pid_file.update(state="ready")
-        self._progress.ready(seconds)
-
-    def stopping(self, reason: str) -> None:
-        """The server ends."""
-        self._pid_file.update(state="stopping")
-        self._progress.stopping(reason)
-
-
-def _start_detached(settings: Settings, given: CommandLine, log_file: Path | None) -> int:
-    from mlserve.cli.console import listed, make_progress
-    from mlserve.cli.detach import start_in_background
-    from mlserve.cli.pidfile import default_path
-
-    log_file = (log_file or default_path(settings, "log")).absolute()
-    # Logging is not set up here, so without a terminal nothing is shown until the end: the lines are in the log file.
-    progress = make_progress(settings.log.format)
-    try:
-        background = start_in_background(as_arguments(given), log_file, progress)
-    finally:
-        progress.close()
-    if background.exit_code is None:
-        typer.echo(f"mlserve runs in the background (pid {background.pid}): {listed(progress.addresses)}")
-        typer.echo(f"log: {log_file}")
-        return 0
-    typer.echo(background.failure, err=True)
-    typer.echo(f"mlserve: error: the server ended with code {background.exit_code}; its log: {log_file}", err=True)
-    return background.exit_code if background.exit_code > 0 else 1
+    raise typer.Exit(carry_out(Start(given, detach, log_file, events_fd), settings))

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import typer
 
-from mlserve.cli.app import EXIT_FAILED, EXIT_NOT_RUNNING
 from mlserve.cli.client import UNIX, Access, Client, NotReachable, Refused
+from mlserve.cli.exits import EXIT_FAILED, EXIT_NOT_RUNNING
 from mlserve.cli.flags import with_settings
 from mlserve.cli.pidfile import ServerInfo, find_server
 from mlserve.errors import ServeError

@@ -8,7 +8,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from mlserve.cli.app import EXIT_FAILED, EXIT_NOT_RUNNING
+from mlserve.cli.exits import EXIT_FAILED, EXIT_NOT_RUNNING
 from mlserve.cli.flags import with_settings
 from mlserve.cli.pidfile import PidFile, ServerInfo, find_server
 from mlserve.settings import Settings
