@@ -94,6 +94,26 @@ def test_what_the_model_does_not_take_is_refused_with_what_it_takes(server, item
     assert refused(server, "doubles", item) == said
 
 
+def test_a_length_that_the_file_leaves_open_and_the_weights_do_not_is_refused(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper
+
+    from mlserve.handler import PredictionError
+    from mlserve.handlers.formats import Source, open_model
+
+    float32 = TensorProto.FLOAT
+    weights = numpy_helper.from_array(np.ones((10, 2), np.float32), "w")
+    given = helper.make_tensor_value_info("x", float32, ["batch", "any"])
+    answer = helper.make_tensor_value_info("y", float32, ["batch", 2])
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "sums", [given], [answer], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    model = open_model("openvino", Source(tmp_path / "m.onnx"))
+    model.check({"x": np.ones((1, 10), np.float32)})
+    assert model.infer({"x": np.ones((3, 10), np.float32)})["y"].tolist() == [[10, 10]] * 3
+    with pytest.raises(PredictionError, match=r"does not take x \[3\]: Incompatible MatMul") as error:
+        model.check({"x": np.ones((1, 3), np.float32)})
+    assert error.value.status == 400
+
+
 def test_a_file_that_is_no_model_says_so_at_load(tmp_path):
     from mlserve.handlers.formats import Source, open_model
 
