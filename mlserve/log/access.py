@@ -197,16 +197,19 @@ class AccessLog:
             self._full.clear()
             closing = self._closing
             count = len(lines)  # appends may go on meanwhile: only what was counted is taken out
-            data = "".join(lines[:count]).encode("ascii", "backslashreplace")
-            del lines[:count]
             try:
                 if self._reopen:
                     self._reopen = False
                     fresh = self._open()
                     os.close(self._fd)
                     self._fd = fresh
-                write_all(self._fd, data)
+                while count:  # in pieces: a thread that got no core for 0.1 s has some MiB of lines, and would copy them
+                    size = min(count, FLUSH_LINES)
+                    write_all(self._fd, "".join(lines[:size]).encode("ascii", "backslashreplace"))
+                    del lines[:size]
+                    count -= size
             except OSError as error:
+                del lines[:count]
                 self.dropped += count
                 log.error("Cannot write the access log %s: %s (%d lines lost)", self._target, error, self.dropped)
             if closing:
