@@ -203,7 +203,7 @@ class AccessLog:
                     fresh = self._open()
                     os.close(self._fd)
                     self._fd = fresh
-                while count:  # in pieces: a thread that got no core for 0.1 s has some MiB of lines, and would copy them
+                while count:  # in pieces: what a writer that came late has to copy is memory that stays
                     size = min(count, FLUSH_LINES)
                     write_all(self._fd, "".join(lines[:size]).encode("ascii", "backslashreplace"))
                     del lines[:size]
