@@ -90,7 +90,7 @@ class AudioHandler:
             sound = sound_of(body_of(data[index]), content_type(context, index))
             return model_rate(sound), sound
 
-        heard, answers = read_rows(range(len(data)), read)
+        heard, answers = read_rows(range(len(data)), read, data)
         groups: dict[int, list[tuple[int, Sound]]] = {}
         for index, (rate, sound) in heard.items():
             groups.setdefault(rate, []).append((index, sound))

@@ -93,7 +93,7 @@ class LlmHandler:
         from .decoding import generate, groups
 
         begun = perf_counter()
-        items, answers = read_rows(range(len(data)), lambda index: self.item(data[index], index, context))
+        items, answers = read_rows(range(len(data)), lambda index: self.item(data[index], index, context), data)
         ready = perf_counter()
         rows, prompts = list(items), list(items.values())
         for group in groups(prompts, self.limit):

@@ -14,6 +14,7 @@ from mlserve.handler import Context, PredictionError
 from . import text as texts
 from .explaining import within
 from .labels import named
+from .rows import explained
 from .scores import limited, score_range
 from .text_handler import TextHandler
 from .timing import timed
@@ -44,7 +45,7 @@ class TextClassifier(TextHandler):
             try:
                 cleaned = self._tokenize(self._clean(_text(row)))
             except PredictionError as error:
-                self.refuse(index, error)
+                self.refuse(index, explained(error, row))
                 continue
             offsets.append(len(tokens))
             words.append(cleaned)

@@ -17,6 +17,7 @@ from mlserve.handler import Context, PredictionError
 from .base import BaseHandler
 from .explaining import captum, within
 from .imagefiles import limit, load, opened, rgb, too_large
+from .rows import explained
 from .timing import timed
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class VisionHandler(BaseHandler):
             try:
                 items.append(self._item(_sent(row)))
             except PredictionError as error:
-                self.refuse(index, error)
+                self.refuse(index, explained(error, row))
         if not items:
             return None
         if all(item.dtype == torch.uint8 for item in items) and self._processes_itself():
