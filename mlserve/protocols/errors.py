@@ -81,6 +81,8 @@ def describe_error(error: ServeError, *, handler_status: int = 500, detail: str 
         name = error.java_class.rpartition(".")[2]
     if error.status is not None:
         status = error.status
+        if error.kind is ErrorKind.HANDLER_FAILED and status < 500:  # a refusal: it is the request that is at fault
+            name = type_for_status(status)
     elif error.kind is ErrorKind.HANDLER_FAILED:
         status = handler_status
     message = error.message

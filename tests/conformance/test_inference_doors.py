@@ -174,7 +174,7 @@ ERRORS = [
     ("POST", "/nowhere", b"x", {}, 404, "ResourceNotFoundException", "Requested resource is not found"),
     ("DELETE", "/predictions/mirror", None, {}, 405, "MethodNotAllowedException", "Requested method is not allowed"),
     ("POST", "/predictions/mirror", b"x" * 100001, {}, 413, "RequestTooLargeException", "max_request_size"),
-    ("POST", "/predictions/outputs", b"refuse", {}, 418, "InternalServerException", "I am a teapot"),
+    ("POST", "/predictions/outputs", b"refuse", {}, 418, "BadRequestException", "I am a teapot"),
     ("POST", "/predictions/outputs", b"raise", {}, 500, "InternalServerException", "the weights are upside down"),
     ("POST", "/predictions/outputs", b"odd", {}, 500, "InternalServerException", "object"),
     (

@@ -29,7 +29,9 @@ TABLE = [
     (ServeError("m", kind=ErrorKind.TIMEOUT), 504, "RequestTimeoutException"),
     (ServeError("m", kind=ErrorKind.CANCELLED), 499, "RequestCancelledException"),
     (ServeError("m", kind=ErrorKind.WORKER_DIED), 500, "InternalServerException"),
-    (ServeError("m", kind=ErrorKind.HANDLER_FAILED, status=418), 418, "InternalServerException"),
+    (ServeError("m", kind=ErrorKind.HANDLER_FAILED, status=418), 418, "BadRequestException"),
+    (ServeError("m", kind=ErrorKind.HANDLER_FAILED, status=404), 404, "ResourceNotFoundException"),
+    (ServeError("m", kind=ErrorKind.HANDLER_FAILED, status=507), 507, "InternalServerException"),
     (ServeError("m"), 500, "InternalServerException"),
 ]
 
