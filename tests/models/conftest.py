@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports it
+os.environ.setdefault("TEST_STARTUP_TIMEOUT", "600")  # a dozen workers import torch at once, 10 s each on a free CPU
 
 
 class Table(NamedTuple):

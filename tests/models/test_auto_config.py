@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 def archive(folder, name, *more):
     line = [sys.executable, "-m", "mlserve", "archive", "--model-name", name, "--version", "1.0", "--handler", "auto"]
     line += ["--serialized-file", f"{name}.pt", "--auto-config", *more]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr

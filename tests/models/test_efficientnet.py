@@ -24,7 +24,7 @@ SHAPES = "inputs: {x: {dtype: float32, shape: [-1, 3, 224, 224]}}\n"
 EAGER = {
     "eager": SHAPES,
     "safetensors": SHAPES,
-    "compiled": SHAPES + "pt2: {backend: inductor, dynamic: true}\nwarmup: {sizes: [1, 2]}\nstartupTimeout: 400\n",
+    "compiled": SHAPES + "pt2: {backend: inductor, dynamic: true}\nwarmup: {sizes: [1, 2]}\nstartupTimeout: 1200\n",
     "channelslast": SHAPES + "torch: {channels_last: true}\n",
     "bfloat16": SHAPES + "torch: {dtype: bfloat16}\n",
     "autocast": SHAPES + "torch: {autocast: bfloat16}\n",
@@ -36,7 +36,7 @@ COARSE = ("bfloat16", "autocast")
 
 def cli(folder, *arguments):
     line = [sys.executable, "-m", "mlserve", *arguments]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -44,7 +44,7 @@ def cli(folder, *arguments):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    subprocess.run([sys.executable, ROOT / "scripts" / "demo_model.py", folder], check=True, timeout=120)
+    subprocess.run([sys.executable, ROOT / "scripts" / "demo_model.py", folder], check=True, timeout=600)
     return folder
 
 
@@ -117,7 +117,7 @@ def compiled(root, module):
 def server(files, tmp_path_factory):
     models = [f"{name}={path}" for name, path in files.items()]
     with launched(tmp_path_factory.mktemp("server"), *models, settings={"DEFAULTS_BATCH_SIZE": 4}) as live:
-        wait_ready(live, seconds=400)  # the compiler takes a minute on two cores
+        wait_ready(live, seconds=1200)  # the compiler takes a minute on two cores
         yield live
         for cache in live.temp.glob("torchinductor_*"):  # torch's own, which it leaves for the next process
             shutil.rmtree(cache)

@@ -44,7 +44,7 @@ def model(folder, code):
 
 def run(folder, *arguments):
     line = [sys.executable, "-m", "mlserve", *arguments]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -99,7 +99,7 @@ def test_a_batch_may_mix_streams_and_whole_answers(server):
 
 
 def test_a_client_that_goes_stops_the_generation(server):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port(), timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port(), timeout=120)
     body = json.dumps({"prompt": "the cat", "max_new_tokens": 90_000, "stream": True})
     connection.request("POST", "/predictions/llama", body, {"content-type": "application/json"})
     response = connection.getresponse()
@@ -108,7 +108,7 @@ def test_a_client_that_goes_stops_the_generation(server):
     response.close()
     begun = time.monotonic()
     assert ask(server, "llama", prompt="dogs", max_new_tokens=2)["usage"]["completion_tokens"] == 2
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     assert len(server.worker_pids("llama")) == 1
     assert server.restarts() == 0
 

@@ -11,8 +11,6 @@ import pytest
 
 from tests.support.server import LiveServer, running
 
-IMPORTS = 240.0  # seconds for all workers to import transformers: 5 each on a free CPU
-
 
 @contextlib.contextmanager
 def serving(directory: Path, *models: str, **options: Any) -> Iterator[LiveServer]:
@@ -22,7 +20,7 @@ def serving(directory: Path, *models: str, **options: Any) -> Iterator[LiveServe
     server's temporary directory, in which nothing may be left.
     """
     settings = {"DEFAULTS_BATCH_SIZE": "8", "DEFAULTS_MAX_BATCH_DELAY_MS": "50", "DEFAULTS_BATCH_POLICY": "window"}
-    settings["DEFAULTS_STARTUP_TIMEOUT"] = f"{IMPORTS:g}"
+    settings["DEFAULTS_STARTUP_TIMEOUT"] = "600"  # for all workers to import transformers: 5 s each on a free CPU
     settings.update(options.pop("settings", {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(directory / "inductor"))

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 HANDLERS = Path(__file__).resolve().parents[1] / "faults" / "handlers"
 APIS = ("INFERENCE", "MANAGEMENT", "METRICS", "GRPC_INFERENCE", "GRPC_MANAGEMENT")
 STARTUP = 300.0  # seconds; a loaded machine takes many times the usual one, and a server that ends fails at once
+_LOADING = "TEST_STARTUP_TIMEOUT"  # seconds for a worker to load, set where heavy libraries are imported
 _MARK = "TEST_SERVER_MARK"  # in the environment of the server, and so of everything it starts
 
 
@@ -70,7 +71,7 @@ class LiveServer:
         headers: Mapping[str, str] | None = None,
         *,
         api: str = "inference",
-        timeout: float = 30.0,
+        timeout: float = 120.0,
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port(api), timeout=timeout)
         try:
@@ -88,7 +89,7 @@ class LiveServer:
 
     def manage(self, method: str, path: str) -> Any:
         """A call of the management API that must succeed; its JSON answer."""
-        reply = self.request(method, path, api="management", timeout=60)
+        reply = self.request(method, path, api="management", timeout=STARTUP)
         assert reply.status == 200, (method, path, reply)
         return reply.json()
 
@@ -191,6 +192,8 @@ def launched(
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLSERVE_")}
     ports = {f"SERVER_{api}_PORT": "0" for api in APIS}
     given = {**ports, "GPU_IDS": "none", "METRICS_SYSTEM": "false", "GRPC_ENABLED": "false", "WORKERS_SPARE": "0"}
+    if _LOADING in os.environ:
+        given["DEFAULTS_STARTUP_TIMEOUT"] = os.environ[_LOADING]
     given.update(settings or {})
     env = {**kept, **{f"MLSERVE_{name}": str(value) for name, value in given.items()}, "TMPDIR": str(temp), _MARK: mark}
     line = [*command(python), "start", "--model-store", str(store or directory), "--pid-file", str(pid_file), *args]
