@@ -170,6 +170,7 @@ class Server:
             self._progress.listening,
             guard,
             WorkflowsApi(self._build_workflows(work_dir), self._settings.server.http_style == "torchserve"),
+            self._engine.requests,
         )
         snapshots = Snapshots(self._settings, service, len(self._gpu_ids))
         for number in (signal.SIGINT, signal.SIGTERM):

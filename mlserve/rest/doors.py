@@ -35,6 +35,7 @@ from mlserve.rest.noting import AnswerNotes
 from mlserve.rest.shared import SharedRunner
 from mlserve.rest.workflows import WorkflowsApi
 from mlserve.settings import Settings
+from mlserve.wire.lending import LendingArena
 
 _BOTH = ("inference", "management")
 FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request or reading an answer
@@ -43,7 +44,8 @@ FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request 
 class HttpDoors:
     """The inference, management and metrics APIs on their ports. ``on_bound`` is told each API's name and URL.
 
-    ``guard`` lets nobody in who has no token; there is none where none are asked for.
+    ``guard`` lets nobody in who has no token; there is none where none are asked for. Large bodies are read into
+    ``bodies``.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class HttpDoors:
         on_bound: Callable[[str, str], object],
         guard: TokenGuard | None = None,
         workflows: WorkflowsApi | None = None,
+        bodies: LendingArena | None = None,
     ) -> None:
+        self._bodies = bodies
         self._workflows = workflows
         self._settings = settings
         self._service = service
@@ -131,7 +135,7 @@ class HttpDoors:
             server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
         )
         shared = self._lane = LaneShared(
-            self._service, slow, self._access, self._style.options, self._ids, limits, self._guard
+            self._service, slow, self._access, self._style.options, self._ids, limits, self._guard, self._bodies
         )
         return lambda: FastLane(shared)
 

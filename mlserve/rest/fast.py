@@ -50,6 +50,7 @@ class FastLane(LaneConnection):
         "_known",
         "_known_path",
         "_large",
+        "_large_head",
         "_messages",
         "_missed",
         "_moved",
@@ -72,6 +73,7 @@ class FastLane(LaneConnection):
         self._body: list[bytes] = []
         self._body_size = 0
         self._large = 0  # of the body's length, if it is worth being read without the parser
+        self._large_head: RequestHead | None = None
         # for the handover
         self._raw: list[bytes] = []  # bytes since the last message boundary, while the head is not complete
         self._messages = 0  # messages begun in those bytes
@@ -119,8 +121,7 @@ class FastLane(LaneConnection):
         if self._reading:
             self._check_head(len(data))
             if self._large and not (self._cold or self._deaf):
-                self.transport.set_protocol(LargeBody(self, self._large, self._body))
-                self._body = []
+                self._read_large()
         if self._cold:
             self._try_handover()
 
@@ -131,20 +132,39 @@ class FastLane(LaneConnection):
 
     def body_read(self, body: memoryview) -> None:
         """The whole of a large body has been read."""
-        head, self._large = self._parsed_head(), 0
-        self._parser = httptools.HttpRequestParser(self)  # the old one waits for the rest of the body
+        head, self._large_head = self._large_head, None
+        if self._large:
+            self._large = 0
+            self._parser = httptools.HttpRequestParser(self)  # the old one waits for the rest of the body
         self._reading = False
-        if not self._deaf:
+        if not self._deaf and head is not None:
             self._submit(head, body)
 
+    def _read_large(self) -> None:
+        """The parser has read a head and the first of a large body."""
+        self._large_head = head = self._parsed_head()
+        plainest = self._fed and self._messages == 1 and self._missed < MISSES
+        if plainest and head.keep(self._fed, self._body_size, self._large):
+            self._known, self._known_path = head, self._url.partition(b"?")[0]
+        self._fed = b""
+        self.transport.set_protocol(LargeBody(self, self._large, self._body))
+        self._body = []
+
     def _again(self, data: bytes) -> bool:
-        """Submit ``data`` if it is one whole request that begins like the one before."""
+        """Submit ``data`` if it is one whole request that begins like the one before; or read on, if it is large."""
         known, shared = self._known, self.shared
         if known is None or known.route is not shared.routes.table.get(self._known_path):
             self._known = None  # the route leads elsewhere now
             return False
         body = known.body_of(data, shared.limits.max_request_size)
         if body is None:
+            length, at = known.begins(data, shared.limits.max_request_size)
+            if length >= LARGE:
+                self._missed = 0
+                self._reading, self._large_head = True, known
+                self._raw, self._since = [], time.monotonic()
+                self.transport.set_protocol(LargeBody(self, length, (memoryview(data)[at:],)))
+                return True
             self._missed += 1
             if self._missed >= MISSES:
                 self._known = None
@@ -154,7 +174,7 @@ class FastLane(LaneConnection):
         return True
 
     def _method(self) -> bytes:
-        method: bytes = self._parser.get_method()
+        method: bytes = self._parser.get_method() if self._large_head is None else self._large_head.method
         return method
 
     # -- parser callbacks ---------------------------------------------------------------------------------------------
@@ -250,7 +270,12 @@ class FastLane(LaneConnection):
                 self._keep(request_bytes(method, self._url, version, self._headers, body))
         elif self._route is not None:
             head = self._parsed_head()
-            if self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, body):
+            if (
+                self._fed
+                and self._messages == 1
+                and self._missed < MISSES
+                and head.keep(self._fed, len(body), len(body))
+            ):
                 self._known, self._known_path = head, self._url.partition(b"?")[0]
             self._submit(head, body)
 

@@ -15,6 +15,7 @@ from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.http1 import heads_for
 from mlserve.rest.routes import RouteTable
+from mlserve.wire.lending import LendingArena
 
 SWEEP = 1.0  # seconds between looks at all connections
 _METHODS = frozenset((b"POST", b"GET", b"PUT"))
@@ -79,7 +80,9 @@ class LaneShared:
         request_ids: RequestIds,
         limits: Limits,
         guard: TokenGuard | None = None,
+        bodies: LendingArena | None = None,
     ) -> None:
+        self.bodies = bodies  # where workers find large ones
         self.guard = guard
         self.heads = heads_for(options)
         self.hot_methods = _TORCHSERVE_METHODS if options.torchserve_style else _METHODS

@@ -1,8 +1,8 @@
-"""The rest of a large body, read by the kernel to where it stays.
+"""The rest of a large body, read by the kernel to where it stays: in the memory where the workers find it.
 
 Through the parser a body of 1 MiB is copied three times before anybody looks at it: out of the event loop's buffer, out
-of the parser, and into one piece. Once its head has been read, the connection's transport is lent to a protocol that
-gives out its own memory to be written to, for exactly as many bytes as are missing.
+of the parser, and into one piece; a fourth time for the worker. Once its head has been read, the connection's transport
+is lent to a protocol that gives out its own memory to be written to, for exactly as many bytes as are missing.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlserve.rest.fast import FastLane
 
-LARGE = 256 << 10  # bytes; below it, changing the protocol costs as much as it saves
+LARGE = 64 << 10  # bytes; below it, changing the protocol costs as much as it saves
 AHEAD = 16  # times the bytes that have come: a client that only announces a body must not take memory
+_SPARED = 4  # a quarter of the workers' memory is for bodies that are copied there when they are sent
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """Reads ``length`` bytes, of which ``pieces`` are there already, and hands them and the transport to ``lane``."""
+    """Reads ``length`` bytes, of which ``pieces`` are there already, and hands them and the transport to ``lane``.
+
+    Where the workers' memory has no room, they go into a buffer that grows.
+    """
 
     __slots__ = ("_buffer", "_filled", "_lane", "_length")
 
-    def __init__(self, lane: FastLane, length: int, pieces: Sequence[bytes]) -> None:
+    def __init__(self, lane: FastLane, length: int, pieces: Sequence[bytes | memoryview]) -> None:
         self._lane = lane
         self._length = length
         self._filled = sum(map(len, pieces))
-        self._buffer = bytearray(self._room())
+        bodies = lane.shared.bodies
+        lent = bodies.lend(length, bodies.size // _SPARED) if bodies is not None else None
+        self._buffer = lent if lent is not None else memoryview(bytearray(self._room()))
         position = 0
         for piece in pieces:
             self._buffer[position : position + len(piece)] = piece
@@ -39,10 +45,10 @@ class LargeBody(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
         if self._filled == len(self._buffer):
-            more = bytearray(self._room())  # the event loop may hold a view of the old one still
+            more = memoryview(bytearray(self._room()))
             more[: self._filled] = self._buffer
             self._buffer = more
-        return memoryview(self._buffer)[self._filled :]
+        return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""
@@ -50,7 +56,7 @@ class LargeBody(asyncio.BufferedProtocol):
         lane = self._lane
         if self._filled == self._length or not lane.body_goes_on():
             lane.transport.set_protocol(lane)
-            lane.body_read(memoryview(self._buffer)[: self._filled])
+            lane.body_read(self._buffer[: self._filled])
 
     def eof_received(self) -> bool | None:
         """The client sends nothing more."""

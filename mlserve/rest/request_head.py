@@ -18,6 +18,7 @@ from mlserve.protocols.torchserve import Head, decode, is_form
 from mlserve.rest.routes import Route
 
 LARGEST = 4096  # bytes of a head that is kept
+_VIEWED = 64 << 10  # bytes of a body that is not worth a copy
 _DIGITS = 10  # of a length that is read here
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
@@ -33,6 +34,7 @@ class RequestHead:
         "_before",
         "_bytes",
         "_content_type",
+        "_expects",
         "_length",
         "_plain",
         "_read",
@@ -107,42 +109,64 @@ class RequestHead:
 
     # -- requests that begin with the same bytes ----------------------------------------------------------------------
 
-    def keep(self, data: bytes, body: bytes) -> bool:
-        """Keep what :meth:`body_of` needs. False if ``data`` is not this head and ``body`` in the plainest form."""
-        at = len(data) - len(body)
+    def keep(self, data: bytes, come: int, length: int) -> bool:
+        """Keep what :meth:`body_of` and :meth:`begins` need.
+
+        False if ``data`` is not this head and the first ``come`` bytes of a body of ``length`` in the plainest form.
+        """
+        at = len(data) - come
         if at > LARGEST or not self.keep_alive or not data.startswith(b"\r\n\r\n", at - 4):
             return False
         raw = data[:at]
         found = _LENGTH.findall(raw)
-        if len(found) > 1 or (len(body) != int(found[0]) if found else body):
+        if len(found) > 1 or (length != int(found[0]) if found else length):
             return False
-        self._bytes, self._length = raw, len(data)
+        self._bytes, self._length = raw, at + length
+        self._expects = b"\nexpect:" in raw.lower()
         self._before, self._after = raw, b""
         match = _LENGTH.search(raw)
         if match is not None:
             self._before, self._after = raw[: match.start(1)], raw[match.end(1) :]
         return True
 
-    def body_of(self, data: bytes, most: int) -> bytes | None:
+    def body_of(self, data: bytes, most: int) -> bytes | memoryview | None:
         """The body of the request in ``data``, if that is this head, its length apart, and a body of at most ``most``
         bytes, and nothing else."""
         if len(data) == self._length and data.startswith(self._bytes):
-            return data[len(self._bytes) :]
+            at = len(self._bytes)
+            return data[at:] if self._length < _VIEWED else memoryview(data)[at:]
+        length, at = self._measure(data, most)
+        if length != len(data) - at:
+            return None
+        return data[at:] if length < _VIEWED else memoryview(data)[at:]
+
+    def begins(self, data: bytes, most: int) -> tuple[int, int]:
+        """(the length of the body, where it begins) if ``data`` is this head, its length apart, and the beginning of a
+        body of at most ``most`` bytes, and nobody waits to be told to send the rest; else a negative length."""
+        if self._expects:
+            return -1, 0
+        if len(data) < self._length and data.startswith(self._bytes):
+            at = len(self._bytes)
+            return self._length - at, at
+        return self._measure(data, most)
+
+    def _measure(self, data: bytes, most: int) -> tuple[int, int]:
+        """The length that ``data`` announces behind this head, and where the body begins. The head becomes that one."""
         before, after = self._before, self._after
         if not after or not data.startswith(before):
-            return None
+            return -1, 0
         start = len(before)
         end = data.find(b"\r", start, start + _DIGITS)
         digits = data[start:end]
         if end < 0 or not digits.isdigit() or not data.startswith(after, end):
-            return None
+            return -1, 0
         length, at = int(digits), end + len(after)
-        if len(data) - at != length or length > most:
-            return None
-        self._bytes, self._length = data[:at], len(data)
+        if len(data) - at > length or length > most:
+            return -1, 0
+        self._bytes, self._length = data[:at], at + length
         # Anew, not in place: requests that are under way have the old ones.
         self.headers = Headers((name, digits if _is_length(name) else value) for name, value in self.headers)
-        return data[at:]
+        return length, at
 
 
 def _is_length(name: bytes) -> bool:

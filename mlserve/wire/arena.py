@@ -1,10 +1,12 @@
 """Shared memory for large payloads: a sealed memfd, mapped by both processes, with an allocator on the owner's side.
 
-A payload in the arena crosses no socket: one copy in, one copy out, or none out where the reader takes a view. One way,
-socket against view against copy-out: 150 KiB 18/9/12 us, 588 KiB 54/18/44 us, 1 MiB 139/47/107 us; so it pays from
-about 256 KiB (:data:`ARENA_FROM`). When the arena is full the payload goes through the socket as small ones do.
+A payload in the arena crosses no socket: at most one copy in and one out, and none where it is read into the arena and
+looked at there. Through the socket a batch of 1.2 MB needs six rounds between the processes, and a worker whose model
+keeps the interpreter's lock reads none of it meanwhile. From :data:`ARENA_FROM` on that is worth the bookkeeping. When
+the arena is full the payload goes through the socket as small ones do.
 
-The memfd is sealed against resizing before it is shared, so neither side can make the other's mapping fault (SIGBUS).
+The memfd is sealed against resizing before it is shared, so neither side can make the other's mapping fault (SIGBUS);
+where only the server writes, no worker can map it for writing.
 Blocks begin at multiples of 64 bytes: a cache line, and enough for any SIMD load from a view.
 """
 
@@ -15,12 +17,17 @@ import os
 import sys
 from bisect import bisect_left
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 if sys.platform == "linux":
     import fcntl
 
-ARENA_FROM = 256 << 10
+ARENA_FROM = 64 << 10
 ALIGNMENT = 64
+_FUTURE_WRITE = 0x0010  # F_SEAL_FUTURE_WRITE of Linux 5.1, which Python's fcntl has not
 
 
 class ArenaError(ValueError):
@@ -37,16 +44,17 @@ class Arena:
         self.fd = fd
         self.size = size
         self._owner = owner
-        self._map = mmap.mmap(fd, size)
+        self._map = mmap.mmap(fd, size, access=mmap.ACCESS_WRITE if owner else mmap.ACCESS_READ)
         self._view = memoryview(self._map)
         self._free: list[tuple[int, int]] = [(0, size)]  # (offset, length) by offset; neighbours never touch
         self._used: dict[int, int] = {}
 
     @classmethod
-    def create(cls, size: int) -> Arena | None:
+    def create(cls, size: int, *, read_only: bool = False) -> Self | None:
         """A new arena of ``size`` bytes (rounded up to whole pages), or None where the system has no memfd.
 
-        Pages cost memory only once they are written. Pass ``fd`` and ``size`` to the peer.
+        Pages cost memory only once they are written. Pass ``fd`` and ``size`` to the peer; ``read_only``: nobody else
+        can map it for writing, as far as the kernel knows how to hold that.
         """
         if sys.platform != "linux":
             return None
@@ -56,9 +64,13 @@ class Arena:
         fd = os.memfd_create("mlserve-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-            return cls(fd, size, owner=True)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            arena = cls(fd, size, owner=True)
+            if read_only:
+                with suppress(OSError):
+                    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FUTURE_WRITE)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
+            return arena
         except BaseException:
             os.close(fd)
             raise

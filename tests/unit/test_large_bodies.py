@@ -8,6 +8,7 @@ from support.lane_client import OK, Client, post, with_client
 from mlserve.rest import fast
 from mlserve.rest.lane import Limits
 from mlserve.rest.large_body import AHEAD, LARGE, LargeBody
+from mlserve.wire.lending import LendingArena
 
 LIMITS = Limits(max_request_size=8 << 20, max_header_size=4096, header_timeout=30.0, keep_alive_timeout=75.0)
 BODY = bytes(range(256)) * (5 * LARGE // 256)
@@ -121,5 +122,57 @@ def test_the_end_of_a_connection_ends_what_its_large_body_came_behind(monkeypatc
         client.protocol.connection_lost(None)
         assert client.queue.stats.cancelled == 1
         assert client.lane not in client.shared.connections
+
+    large(check, monkeypatch)
+
+
+def test_bodies_are_read_to_where_workers_find_them_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        arena = client.shared.bodies = LendingArena.create(4 * len(BODY))
+        if arena is None:
+            pytest.skip("memfd is Linux only")
+        for _ in range(4):
+            client.feed(post(BODY), 60_000)
+        places = []
+        while client.slot.batches:
+            (data,) = (part.data for part in client.slot.batches[0].jobs[0].request.parts)
+            assert bytes(data) == BODY
+            places.append(arena.offset_of(data))
+            del data
+            client.answer(OK)
+        assert places == [0, len(BODY), 2 * len(BODY), None], "the last quarter is not for bodies that wait"
+        client.feed(post(BODY[::-1]), 60_000)
+        assert arena.offset_of(client.slot.batches[0].jobs[0].request.parts[0].data) is not None
+        assert client.bodies() == [BODY[::-1]]
+        arena.close()
+
+    large(check, monkeypatch)
+
+
+def test_a_large_body_behind_a_head_that_is_known_needs_no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        client.feed(post(BODY), 60_000)
+        monkeypatch.setattr(client.lane, "_parser", None)
+        client.feed(post(BODY[::-1]), 60_000)
+        client.feed(post(BODY[7:]), 60_000)
+        client.feed(post(BODY), len(BODY) * 2)
+        seen = []
+        while client.slot.batches:
+            request = client.slot.batches[0].jobs[0].request
+            seen.append((bytes(request.parts[0].data), int(dict(request.headers)[b"content-length"])))
+            client.answer(OK)
+        assert seen == [(body, len(body)) for body in (BODY, BODY[::-1], BODY[7:], BODY)]
+
+    large(check, monkeypatch)
+
+
+def test_who_waits_to_be_told_to_send_a_large_body_is_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        head, body = b"POST /predictions/m HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n", BODY
+        for number in range(3):
+            client.feed(head % len(body) + body[:1000], 1 << 20)
+            assert client.transport.written.count(b"100 Continue") == number + 1
+            client.feed(body[1000:], 1 << 20)
+            assert client.bodies() == [BODY]
 
     large(check, monkeypatch)

@@ -9,8 +9,9 @@ from mlserve.core.job import SENT, Batch
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.engine.local.link import WorkerLink
 from mlserve.errors import ErrorKind
-from mlserve.wire.arena import ARENA_FROM, Arena
+from mlserve.wire.arena import ARENA_FROM
 from mlserve.wire.frames import MAX_BODY, FrameReader, Kind, encode_meta, frame, header
+from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import ChunkMeta, ItemResult, LogRecordMeta, ResultMeta
 
 
@@ -210,31 +211,66 @@ async def test_abandoned_batches_come_back_oldest_first_and_once():
 
 @in_loop
 async def test_large_parts_use_the_arena_and_give_it_back():
-    arena, replies = Arena.create(1 << 20), Arena.create(1 << 20)
-    rig = Rig(arena, replies)
+    arena = LendingArena.create(4 * ARENA_FROM)
+    rig = Rig(arena)
     large = bytes(range(256)) * (ARENA_FROM // 256)
     rig.send(1, large, b"small", large * 4)  # the last one does not fit and goes by the socket
     (sent,) = rig.transport.frames
     assert bytes(sent.body) == b"small" + large * 4
     assert bytes(arena.view(0, len(large))) == large
-    assert arena.free_blocks == [(len(large), arena.size - len(large))]
-    replies.write(64, b"from the arena")
-    items = [ItemResult(14, offset=64), ItemResult(1), ItemResult(0)]
-    rig.link.data_received(result(1, b"x", items=items))
-    replies.write(64, b"overwritten...")
-    assert bodies(rig.events.done[0][2]) == [b"from the arena", b"x", b""]
-    assert arena.free_blocks == [(0, arena.size)]
-    assert [(f.kind, f.batch_id) for f in rig.transport.frames[1:]] == [(Kind.RELEASE, 1)]
+    rig.link.data_received(result(1, b"x", b"y", b"z"))
+    assert arena.lend(4 * ARENA_FROM) is not None, "the whole of it is free again"
     rig.send(2, large)
     rig.link.abandon()
-    assert arena.free_blocks == [(0, arena.size)]
+    assert arena.lend(4 * ARENA_FROM) is not None
     arena.close()
+
+
+@in_loop
+async def test_a_body_that_was_read_into_the_arena_is_not_copied_and_stays_for_another_worker():
+    arena = LendingArena.create(2 * ARENA_FROM)
+    first, second = Rig(arena), Rig(arena)
+    body = arena.lend(ARENA_FROM)
+    body[:] = b"b" * ARENA_FROM
+    batch = first.send(1, body)
+    del body
+    first.link.abandon()  # it died; the queue has the batch again
+    second.link.send(batch)
+    assert first.transport.frames[0].meta == second.transport.frames[0].meta, "it lies where it lay"
+    assert arena.lend(2 * ARENA_FROM) is None
+    batch.jobs[0].request = None  # cancelled: nobody waits, but the worker is still reading
+    assert arena.lend(2 * ARENA_FROM) is None
+    second.link.data_received(result(1, b""))
+    assert arena.lend(2 * ARENA_FROM) is not None
+    arena.close()
+
+
+@in_loop
+async def test_answers_stay_in_the_workers_arena_until_nobody_has_a_view_of_them():
+    replies = LendingArena.create(1 << 20)
+    rig = Rig(None, replies)
+    replies.write(64, b"from the arena")
+    replies.write(4096, b"another")
+    rig.send(1, b"", b"", b"")
+    items = [ItemResult(14, offset=64), ItemResult(1), ItemResult(7, offset=4096)]
+    rig.link.data_received(result(1, b"x", items=items))
+    ((_, _, answers, _),) = rig.events.done
+    rig.events.done.clear()
+    assert bodies(answers) == [b"from the arena", b"x", b"another"]
+    piece = answers[0].body[5:8]
+    del answers
+    rig.send(2, b"")
+    assert [frm.kind for frm in rig.transport.frames] == [Kind.BATCH, Kind.BATCH]
+    assert bytes(piece) == b"the"
+    del piece
+    rig.send(3, b"")
+    assert [(frm.kind, frm.batch_id) for frm in rig.transport.frames[2:]] == [(Kind.RELEASE, 1), (Kind.BATCH, 3)]
     replies.close()
 
 
 @in_loop
 async def test_a_reply_outside_the_arena_is_a_protocol_error():
-    replies = Arena.create(4096)
+    replies = LendingArena.create(4096)
     rig = Rig(None, replies)
     rig.send(1, b"")
     rig.link.data_received(result(1, items=[ItemResult(4096, offset=64)]))

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.engine.local.devices import available_cpus
-from mlserve.engine.local.engine import ARENA_SIZE, SPARE_COMMAND
+from mlserve.engine.local.engine import REPLIES, REQUESTS, SPARE_COMMAND
 from mlserve.engine.local.fitting import spare_environment
 from mlserve.engine.local.launch import load_options, worker_env
 from mlserve.engine.local.process import Started, start
-from mlserve.engine.local.spare import make_arenas, with_arenas
+from mlserve.engine.local.spare import request_arena, with_arenas, worker_arenas
 from mlserve.settings import Settings
-from mlserve.wire.arena import Arena
 from mlserve.wire.frames import Kind, frame
+from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import Warm
 
 
@@ -29,7 +29,7 @@ class Begun:
     """A spare process that runs and has been told what to import, for the model of ``url``."""
 
     started: Started
-    arenas: list[Arena]
+    arenas: list[LendingArena]  # the first is for the requests to all workers of the engine that takes it
     environment: dict[str, str]
     modules: tuple[str, ...]
     url: str
@@ -49,7 +49,7 @@ def begin(settings: Settings, url: str, modules: Sequence[str]) -> Begun | None:
     cpus = available_cpus()
     anybody = ModelSpec(ModelKey("", ""), "", "")  # what is the model's own can be set late, or rules it out
     environment = spare_environment(worker_env(anybody, (), cpus, 1, options=load_options(settings)), cpus)
-    arenas = make_arenas(ARENA_SIZE)
+    arenas = worker_arenas(request_arena(REQUESTS), REPLIES)
     try:
         started = start(with_arenas(SPARE_COMMAND, arenas), environment, [arena.fd for arena in arenas])
     except OSError:

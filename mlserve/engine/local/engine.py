@@ -13,6 +13,7 @@ from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.devices import DeviceAllocator
 from mlserve.engine.local.launch import LoadOptions, ranks, worker_command
 from mlserve.engine.local.pool import LocalPool
+from mlserve.engine.local.spare import request_arena
 from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.watch import HEARTBEAT
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 FIRST_WORKER_ID = 9000
 FIRST_GROUP_ID = 29500
-ARENA_SIZE = 64 << 20
+REQUESTS = 128 << 20  # bytes; what has been used of them stays, as the allocator keeps as much of its own
+REPLIES = 64 << 20
 SPARE_COMMAND = [sys.executable, "-m", "mlserve.worker"]  # a model with an interpreter of its own gets no spare
 
 
@@ -30,9 +32,10 @@ class LocalEngine:
 
     ``gpu_ids`` are physical ids, given to workers in turn; ``cpus`` is what the workers of a model share. ``on_state``
     is called at each step of a worker, on the event loop. ``command`` replaces the worker's command line, which gets
-    file descriptors appended. ``arena_size`` bytes are reserved twice per worker, and use memory only once large
-    payloads come. At most ``spares`` processes wait to become workers; ``begun`` is a first one. Ids of workers count
-    up from ``first_id``, those of groups of processes from ``first_group_id``.
+    file descriptors appended. Large bodies lie in ``requests``, of ``request_size`` bytes, answers in ``arena_size``
+    bytes per worker; both use memory only once there are any. At most ``spares`` processes wait to become workers;
+    ``begun`` is a first one. Ids of workers count up from ``first_id``, those of groups of processes from
+    ``first_group_id``.
     """
 
     def __init__(
@@ -43,7 +46,8 @@ class LocalEngine:
         options: LoadOptions,
         on_state: Callable[[ModelKey, WorkerInfo], object] | None = None,
         command: Callable[[ModelSpec, LoadOptions | None], Sequence[str]] = worker_command,
-        arena_size: int = ARENA_SIZE,
+        request_size: int = REQUESTS,
+        arena_size: int = REPLIES,
         heartbeat: float = HEARTBEAT,
         spares: int = 0,
         begun: Begun | None = None,
@@ -56,11 +60,15 @@ class LocalEngine:
         self._on_state = on_state
         self._command = command
         self._arena_size = arena_size
+        early = begun.arenas[0] if begun is not None and begun.arenas and spares else None
+        self.requests = early or request_arena(request_size if arena_size else 0)
         self._heartbeat = heartbeat
         self._ids = itertools.count(first_id)
         self._group_ids = itertools.count(first_group_id)
         self._pools: list[LocalPool] = []
-        self._spares = Spares(spares, SPARE_COMMAND, arena_size, cpus) if spares and sys.platform == "linux" else None
+        self._spares: Spares | None = None
+        if spares and sys.platform == "linux":
+            self._spares = Spares(spares, SPARE_COMMAND, self.requests, arena_size, cpus)
         if self._spares is not None and begun is not None:
             self._spares.adopt(begun)
 
@@ -82,6 +90,7 @@ class LocalEngine:
             cpus=self._cpus,
             options=self._options,
             command=command,
+            requests=None if relayed else self.requests,
             arena_size=0 if relayed else self._arena_size,
             heartbeat=self._heartbeat,
             spares=self._spares if list(command) == SPARE_COMMAND else None,
@@ -104,3 +113,5 @@ class LocalEngine:
         ends = [pool.stop(0) for pool in self._pools]
         await asyncio.gather(*ends, *((self._spares.close(),) if self._spares is not None else ()))
         self._pools.clear()
+        if self.requests is not None:
+            self.requests.close()

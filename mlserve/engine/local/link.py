@@ -36,7 +36,7 @@ from mlserve.wire.payload import (
 if TYPE_CHECKING:
     from mlserve.core.job import Batch
     from mlserve.core.ports import SlotEvents
-    from mlserve.wire.arena import Arena
+    from mlserve.wire.lending import LendingArena
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class WorkerLink(asyncio.Protocol):
         worker_id: int,
         events: SlotEvents,
         owner: LinkOwner,
-        request_arena: Arena | None = None,
-        reply_arena: Arena | None = None,
+        request_arena: LendingArena | None = None,
+        reply_arena: LendingArena | None = None,
         *,
         patient: bool = False,
     ) -> None:
@@ -96,7 +96,8 @@ class WorkerLink(asyncio.Protocol):
         self._request_arena = request_arena
         self._reply_arena = reply_arena
         self._patient = patient
-        self._sent: dict[int, tuple[Batch, float, list[int]]] = {}
+        self._sent: dict[int, tuple[Batch, float, list[bytes | memoryview]]] = {}
+        self._unread: list[int] = []  # batches whose answers need not stay in the arena any more
         self._reader = FrameReader()
         self._drained: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -105,13 +106,17 @@ class WorkerLink(asyncio.Protocol):
     # -- Slot ---------------------------------------------------------------------------------------------------------
 
     def send(self, batch: Batch) -> None:
-        """See ``core.ports.Slot``. Bodies are not copied, except into the arena or where the whole batch is small."""
+        """See ``core.ports.Slot``. Bodies are not copied, except into the arena or where the whole batch is small.
+
+        What answers of earlier batches took of the worker's arena is given back on the way: the worker needs it for
+        the answers to this one, and not before.
+        """
         out = Outgoing(batch, self._request_arena)
         now = monotonic()
         if not self.in_flight:
             self.progress = now
         self.in_flight += 1
-        self._sent[batch.batch_id] = (batch, now, out.offsets)
+        self._sent[batch.batch_id] = (batch, now, out.held)
         meta = encode_meta(out.meta)
         length = out.length
         if out.too_large or len(meta) > MAX_META:
@@ -120,6 +125,8 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is None:  # lost a moment ago: slot_lost will name this batch
             return
         head = header(_BATCH, batch.batch_id, len(meta), length)
+        if self._unread:
+            head = self._releases() + head
         if length < _JOIN_BELOW:
             self._transport.write(b"".join((head, meta, *out.bodies)))
         else:
@@ -174,12 +181,10 @@ class WorkerLink(asyncio.Protocol):
 
     def abandon(self) -> list[Batch]:
         """Forget the batches in flight and return them, oldest first."""
-        left = list(self._sent.values())
+        left = [batch for batch, _sent, _held in self._sent.values()]
         self._sent.clear()
         self.in_flight -= len(left)
-        for _batch, _sent, offsets in left:
-            self._free(offsets)
-        return [batch for batch, _sent, _offsets in left]
+        return left
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -218,13 +223,9 @@ class WorkerLink(asyncio.Protocol):
         entry = self._sent.get(frm.batch_id)
         if entry is None:
             return
-        batch, sent, offsets = entry
-        results, in_arena = decode_results(meta, frm.body, len(batch.jobs), self._reply_arena)
-        del self._sent[frm.batch_id]
-        if offsets:
-            self._free(offsets)
-        if in_arena:
-            self._write(header(Kind.RELEASE, frm.batch_id))
+        batch, sent, _held = entry
+        results = decode_results(meta, frm.body, len(batch.jobs), self._reply_arena, self._unread, frm.batch_id)
+        del self._sent[frm.batch_id], entry, _held
         transfer = (meta.received - sent) + (now - meta.finished)
         report = BatchReport(
             transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics, meta.started - meta.received
@@ -280,7 +281,6 @@ class WorkerLink(asyncio.Protocol):
     def _refuse(self, batch: Batch, out: Outgoing, size: int) -> None:
         """Answer a batch that no frame can hold, in the next turn: the queue is in the middle of sending it."""
         del self._sent[batch.batch_id]
-        self._free(out.offsets)
         error = ServeError(
             f"The requests of one batch have {size} bytes together, more than a worker takes: "
             "lower batch_size or max_request_size",
@@ -288,10 +288,11 @@ class WorkerLink(asyncio.Protocol):
         )
         asyncio.get_running_loop().call_soon(self._done, batch, all_failed(batch, error), BatchReport())
 
-    def _free(self, offsets: list[int]) -> None:
-        if self._request_arena is not None:
-            for offset in offsets:
-                self._request_arena.free(offset)
+    def _releases(self) -> bytes:
+        frames = []
+        while self._unread:
+            frames.append(header(Kind.RELEASE, self._unread.pop()))
+        return b"".join(frames)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

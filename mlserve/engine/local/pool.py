@@ -19,6 +19,7 @@ from mlserve.engine.local.launch import LoadOptions, devices_per_worker
 from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.supervisor import Shared, Worker
 from mlserve.errors import ErrorKind, ServeError, WorkerStartError
+from mlserve.wire.lending import LendingArena
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class LocalPool:
         cpus: float,
         options: LoadOptions,
         command: Sequence[str],
+        requests: LendingArena | None,
         arena_size: int,
         heartbeat: float,
         spares: Spares | None,
@@ -60,6 +62,7 @@ class LocalPool:
             command=command,
             on_state=on_state,
             on_end=self._ended,
+            requests=requests,
             arena_size=arena_size,
             heartbeat=heartbeat,
             spares=spares,

@@ -13,8 +13,8 @@ from mlserve.engine.local.link import LinkOwner, WorkerLink
 from mlserve.engine.local.logs import SpareLog, WorkerLog
 from mlserve.engine.local.memory import process_memory
 from mlserve.engine.local.process import WorkerProcess
-from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION
+from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready, Warm, Warmed
 
 if TYPE_CHECKING:
@@ -26,13 +26,24 @@ log = logging.getLogger(__name__)
 PATIENCE = 120.0  # s to import everything: the default startup_timeout of a model
 
 
-def make_arenas(size: int) -> list[Arena]:
-    """A worker's, for requests and for replies; a memfd costs no memory before it is written to."""
-    made = [Arena.create(size), Arena.create(size)] if size else []
-    return [arena for arena in made if arena is not None]
+def request_arena(size: int) -> LendingArena | None:
+    """The server's, which all its workers map; a memfd costs no memory before it is written to."""
+    return LendingArena.create(size, read_only=True) if size else None
 
 
-def with_arenas(command: Sequence[str], arenas: Sequence[Arena]) -> list[str]:
+def worker_arenas(requests: LendingArena | None, size: int) -> list[LendingArena]:
+    """What a worker maps: the requests, and room of its own for replies."""
+    replies = LendingArena.create(size) if size else None
+    return [requests, replies] if requests is not None and replies is not None else []
+
+
+def close_replies(arenas: Sequence[LendingArena]) -> None:
+    """The worker that mapped ``arenas`` has ended; the requests are others' too."""
+    for arena in arenas[1:]:
+        arena.close()
+
+
+def with_arenas(command: Sequence[str], arenas: Sequence[LendingArena]) -> list[str]:
     """``command`` of a worker that maps ``arenas``."""
     words = list(command)
     for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
@@ -41,7 +52,7 @@ def with_arenas(command: Sequence[str], arenas: Sequence[Arena]) -> list[str]:
 
 
 async def start_process(
-    command: Sequence[str], environment: Mapping[str, str], lines: WorkerLog, arenas: Sequence[Arena]
+    command: Sequence[str], environment: Mapping[str, str], lines: WorkerLog, arenas: Sequence[LendingArena]
 ) -> WorkerProcess:
     """Start a worker process that maps ``arenas``. Raises OSError if that cannot be done."""
     fds = [arena.fd for arena in arenas]
@@ -76,16 +87,16 @@ class Spare:
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log = SpareLog()
-        self._arenas: list[Arena] = []
+        self._arenas: list[LendingArena] = []
         self._process: WorkerProcess | None = None
         self._link: WorkerLink | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, command: Sequence[str], arena_size: int) -> None:
+    async def run(self, command: Sequence[str], requests: LendingArena | None, arena_size: int) -> None:
         """Start it, and return when it has been handed over or has ended. Cancel to end it."""
         loop = asyncio.get_running_loop()
         begun = self._begun
-        arenas = self._arenas = begun.arenas if begun is not None else make_arenas(arena_size)
+        arenas = self._arenas = begun.arenas if begun is not None else worker_arenas(requests, arena_size)
         try:
             if begun is not None:
                 begun.taken = True
@@ -113,8 +124,7 @@ class Spare:
             await asyncio.shield(self._process.exited)
         if self._link is not None:
             self._link.close()
-        for arena in self._arenas:
-            arena.close()
+        close_replies(self._arenas)
 
     def coming(self) -> bool:
         """Whether it may be usable soon: waiting for it is shorter than another one's whole start."""
@@ -130,7 +140,7 @@ class Spare:
 
     def hand_over(
         self, worker_id: int, events: SlotEvents, owner: LinkOwner, lines: WorkerLog, *, patient: bool
-    ) -> tuple[WorkerProcess, WorkerLink, list[Arena]]:
+    ) -> tuple[WorkerProcess, WorkerLink, list[LendingArena]]:
         """Make it worker ``worker_id``, whose owner is to send LOAD. Only while :meth:`usable`."""
         assert self._process is not None
         assert self._link is not None

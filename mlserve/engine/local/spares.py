@@ -30,6 +30,7 @@ from mlserve.engine.local.spare import Spare
 
 if TYPE_CHECKING:
     from mlserve.engine.local.early import Begun
+    from mlserve.wire.lending import LendingArena
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ class Spares:
         self,
         count: int,
         command: Sequence[str],
+        requests: LendingArena | None,
         arena_size: int,
         cpus: float,
         available: Callable[[], int] = available_memory,
     ) -> None:
         self._count = count
         self._command = list(command)
+        self._requests = requests
         self._arena_size = arena_size
         self._cpus = cpus
         self._available = available
@@ -193,7 +196,7 @@ class Spares:
         self._add(Spare(spare_environment(known.environment, self._cpus), modules, self._warmed))
 
     def _add(self, spare: Spare) -> None:
-        run = spare.run(self._command, self._arena_size)
+        run = spare.run(self._command, self._requests, self._arena_size)
         task = self._runs[spare] = asyncio.get_running_loop().create_task(run, name="spare-worker")
         task.add_done_callback(lambda _task: self._over(spare))
 

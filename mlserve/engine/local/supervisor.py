@@ -24,12 +24,12 @@ from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
 from mlserve.engine.local.reports import report_for
-from mlserve.engine.local.spare import make_arenas, start_process
+from mlserve.engine.local.spare import close_replies, start_process, worker_arenas
 from mlserve.engine.local.spares import Spares
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
 from mlserve.errors import ErrorKind, ServeError, WorkerDied
-from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION
+from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready, Warmed
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ class Shared:
     on_state: Callable[[WorkerInfo], object]
     on_end: Callable[[Worker, ServeError | None], object]
     spares: Spares | None = None  # of which its workers may take one
-    arena_size: int = 0
+    requests: LendingArena | None = None  # in which all workers find large bodies
+    arena_size: int = 0  # of each worker's replies
     heartbeat: float = HEARTBEAT
     target: int = 0
     restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
@@ -222,11 +223,11 @@ class Worker:
         link.close()
         ending = self._explain(code, oom_before)
         self._bury(link, ending)
-        _close(arenas)
+        close_replies(arenas)
         self._process = self._link = None
         return ending
 
-    async def _obtain(self) -> tuple[WorkerProcess, WorkerLink, list[Arena], Hello | None]:
+    async def _obtain(self) -> tuple[WorkerProcess, WorkerLink, list[LendingArena], Hello | None]:
         """A process and the link to it: a spare one, which has said hello already, or else a new one."""
         shared = self._shared
         self._environment = worker_env(self._spec, self._gpu_ids, shared.cpus, shared.target, options=shared.options)
@@ -246,12 +247,12 @@ class Worker:
             )
             return self._process, self._link, arenas, spare.hello
         self._late = None
-        arenas = make_arenas(shared.arena_size)
+        arenas = worker_arenas(shared.requests, shared.arena_size)
         try:
             command = placed(shared.command, self.index, shared.target)
             process = self._process = await start_process(command, self._environment, self._log, arenas)
         except OSError:
-            _close(arenas)
+            close_replies(arenas)
             raise
         link = self._link = WorkerLink(self.worker_id, shared.events, self, *arenas, patient=patient)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=process.sock)
@@ -384,8 +385,3 @@ class Worker:
     def _outlived(self, process: WorkerProcess) -> None:
         if process is self._process and self.state is not WorkerState.DRAINING and not process.has_exited():
             self.link_fault("connection_lost", "closed its connection without exiting")
-
-
-def _close(arenas: Sequence[Arena]) -> None:
-    for arena in arenas:
-        arena.close()
