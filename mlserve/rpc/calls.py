@@ -2,7 +2,8 @@
 
 A servicer is a plain object with one method per RPC, named in snake case. It raises ``ServeError`` and knows nothing of
 tokens and logs; which method streams what is read from the service's descriptor, so that it cannot disagree with the
-definition.
+definition. Each call is a task; predictions with one answer, which are most of all calls, do without
+(:mod:`mlserve.rpc.predictions`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import unquote
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from mlserve.core.job import Job
@@ -26,144 +25,191 @@ from mlserve.errors import ServeError
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
+from mlserve.rpc.codes import Code
 from mlserve.rpc.statuses import Failure, Failures, unexpected
+from mlserve.rpc.stream import Bytes, Refused, Stream
 
 log = logging.getLogger(__name__)
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
-class Call:
-    """One RPC while it is served. ``model`` and ``version`` are what the client named."""
-
-    __slots__ = ("code", "context", "failures", "job", "model", "path", "request_id", "size", "started", "version")
-
-    def __init__(self, context: Any, path: str, failures: Failures, request_id: str) -> None:
-        self.context = context
-        self.path = path
-        self.failures = failures
-        self.request_id = request_id
-        self.model = ""
-        self.version = ""
-        self.job: Job | None = None
-        self.size = 0
-        self.code = grpc.StatusCode.OK
-        self.started = time.monotonic()
-
-    def timeout(self) -> float:
-        """Seconds until the client's deadline; 0 if it has none."""
-        remaining = self.context.time_remaining()
-        return 0.0 if remaining is None else max(0.001, float(remaining))
-
-
 class Calls:
-    """Makes gRPC handlers of a servicer's methods. ``api`` says which token callers need."""
+    """What the calls of one listener share. ``api`` says which token callers need.
+
+    Without an access log, or a guard, there is none for these calls.
+    """
 
     def __init__(
         self, api: str, failures: Failures, ids: RequestIds, guard: TokenGuard | None, access: AccessLog | None
     ) -> None:
+        self.failures = failures
+        self.ids = ids
         self._api = api
-        self._failures = failures
-        self._ids = ids
         self._guard = guard
         self._access = access
 
-    def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
-        """All methods of a service."""
-        methods = {method.name: self._method(method, servicer) for method in service.methods}
-        return grpc.method_handlers_generic_handler(service.full_name, methods)
+    def methods(self, service: ServiceDescriptor, servicer: object) -> dict[str, Method]:
+        """All methods of a service by their path."""
+        found = [Method(self, method, servicer) for method in service.methods]
+        return {f"/{method.path}": method for method in found}
 
-    def _method(self, method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler:
-        behaviour = getattr(servicer, _CAPITAL.sub("_", method.name).lower())
-        path = f"{method.containing_service.full_name}/{method.name}"
-        read = GetMessageClass(method.input_type).FromString
-        write = GetMessageClass(method.output_type).SerializeToString
-        if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(behaviour, path), read, write)
-        streaming = grpc.stream_stream_rpc_method_handler if method.client_streaming else _unary_stream
-        return streaming(self._stream(behaviour, path), read, write)
+    def check(self, authorization: bytes) -> None:
+        """Raises ``InvalidToken``."""
+        if self._guard is not None:
+            self._guard.check(self._api, authorization)
 
-    def _unary(self, behaviour: Callable[[Any, Call], Awaitable[Message]], path: str) -> Any:
-        async def serve(request: Any, context: Any) -> Any:
-            call = self._begin(context, path)
+    def note(self, call: Call) -> None:
+        """The line in the access log of a call that has ended."""
+        access = self._access
+        if access is None or not access.enabled:
+            return
+        stream, job = call.stream, call.job
+        head = stream.head
+        origin = head.origin
+        if origin is None:
+            origin = head.origin = access.origin(stream.connection.client, "gRPC", head.path)
+        report = job.report if job is not None else None
+        if job is None or report is None:
+            access.note(origin, int(call.code), call.size, call.started, time.monotonic(), call.request_id)
+        else:
+            queue, ended = job.sent - job.arrived + report.waited, job.ended or time.monotonic()
+            access.note(origin, int(call.code), call.size, call.started, ended, call.request_id, queue, report)
 
-            async def work() -> Message:
-                response = await behaviour(request, call)
-                call.size = response.ByteSize()
-                return response
 
-            return await self._serve(call, work())
+class Call:
+    """One RPC while it is served. ``model`` and ``version`` are what the client named."""
 
-        return serve
+    __slots__ = ("calls", "code", "failures", "job", "model", "request_id", "size", "started", "stream", "version")
 
-    def _stream(self, behaviour: Callable[[Any, Call], AsyncIterator[Message]], path: str) -> Any:
-        async def serve(request: Any, context: Any) -> None:
-            call = self._begin(context, path)
+    def __init__(self, calls: Calls, stream: Stream) -> None:
+        self.calls = calls
+        self.stream = stream
+        self.failures = calls.failures
+        self.request_id = calls.ids(stream.head.request_id)
+        self.model = ""
+        self.version = ""
+        self.job: Job | None = None
+        self.size = 0
+        self.code = Code.OK
+        self.started = time.monotonic()
 
-            async def work() -> None:
-                async with aclosing(behaviour(request, call)) as responses:  # type: ignore[type-var]  # a generator
-                    async for response in responses:
-                        call.size += response.ByteSize()
-                        await context.write(response)
+    def timeout(self) -> float:
+        """Seconds until the client's deadline; 0 if it has none."""
+        timeout = self.stream.head.timeout
+        return max(0.001, timeout - (time.monotonic() - self.started)) if timeout else 0.0
 
-            await self._serve(call, work())
+    def fail(self, error: BaseException) -> None:
+        """End the call with the status of what went wrong."""
+        if isinstance(error, ServeError):
+            failure = self.failures(error, self.model, self.version)
+        elif isinstance(error, Refused):
+            failure = Failure(error.code, error.message)
+        else:
+            log.error("%s failed", self.stream.head.path, exc_info=error)
+            failure = unexpected()
+        self.code = failure.code
+        self.stream.finish(failure.code, failure.details)
 
-        return serve
 
-    def _begin(self, context: Any, path: str) -> Call:
-        return Call(context, path, self._failures, self._ids(_metadata(context, "x-request-id")))
+class Method:
+    """One RPC of a service, and what serves it. ``submit`` is there if a call of it needs no task."""
 
-    async def _serve(self, call: Call, work: Any) -> Any:
-        failure: Failure | None = None
+    def __init__(self, calls: Calls, method: MethodDescriptor, servicer: object) -> None:
+        self.calls = calls
+        self.path = f"{method.containing_service.full_name}/{method.name}"
+        self.behaviour: Any = getattr(servicer, _CAPITAL.sub("_", method.name).lower())
+        self.client_streaming: bool = method.client_streaming
+        self.server_streaming: bool = method.server_streaming
+        self.submit: Callable[[Calls, Stream, Any], object] | None = None
+        self._read: Any = GetMessageClass(method.input_type).FromString
+
+    def read(self, message: Bytes) -> Any:
+        """A request. Raises ``Refused``."""
         try:
-            if self._guard is not None:
-                self._guard.check(self._api, _metadata(call.context, "authorization"))
-            return await work
-        except ServeError as error:
-            failure = call.failures(error, call.model, call.version)
-        except asyncio.CancelledError:
-            call.code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception:
-            if call.context.cancelled():  # what a write says when the client has gone
-                failure = Failure(grpc.StatusCode.CANCELLED, "The client went away")
+            return self._read(message)
+        except DecodeError:
+            raise Refused(Code.INTERNAL, "Exception deserializing request!") from None
+
+    def open(self, stream: Stream) -> None:
+        """Serve a call whose client streams."""
+        Running(self, stream, None)
+
+    def serve(self, stream: Stream, message: Bytes) -> None:
+        """Serve a call with one request."""
+        if self.submit is not None:
+            self.submit(self.calls, stream, message)
+        else:
+            Running(self, stream, message)
+
+    async def requests(self, stream: Stream) -> AsyncIterator[Any]:
+        """What the client streams, to its end."""
+        while not stream.over:
+            message = stream.take()
+            if message is not None:
+                try:
+                    yield self.read(message)
+                except Refused as refused:
+                    stream.refuse(refused)
+            elif stream.half_closed:
+                return
             else:
-                log.exception("%s failed", call.path)
-                failure = unexpected()
+                stream.wake = asyncio.get_running_loop().create_future()
+                await stream.wake
+
+
+class Running:
+    """A call that a task serves: until its answer, its client's leaving, or its deadline."""
+
+    __slots__ = ("_call", "_method", "_task", "_timer")
+
+    def __init__(self, method: Method, stream: Stream, message: Bytes | None) -> None:
+        self._method = method
+        self._call = Call(method.calls, stream)
+        loop = asyncio.get_running_loop()
+        if message is None:
+            stream.stream_messages()
+        stream.owner = self
+        timeout = stream.head.timeout
+        self._timer = loop.call_later(timeout, self._expire) if timeout else None
+        self._task = loop.create_task(self._run(message))
+
+    def gone(self) -> None:
+        """The client waits for it no more."""
+        self._task.cancel()
+
+    def _expire(self) -> None:
+        self._call.code = Code.DEADLINE_EXCEEDED
+        self._call.stream.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._task.cancel()
+
+    async def _run(self, message: Bytes | None) -> None:
+        call = self._call
+        try:
+            call.calls.check(call.stream.head.authorization)
+            await self._serve(call, message)
+        except asyncio.CancelledError:
+            if call.code is Code.OK:
+                call.code = Code.CANCELLED
+        except Exception as error:
+            call.fail(error)
         finally:
-            work.close()  # of a coroutine that was never started
-            if failure is not None:
-                call.code = failure.code
-            self._log(call)
-        await call.context.abort(failure.code, failure.details)
+            if self._timer is not None:
+                self._timer.cancel()
+            call.calls.note(call)
 
-    def _log(self, call: Call) -> None:
-        if self._access is not None:
-            self._access.line(
-                _client(call.context.peer()),
-                "gRPC",
-                call.path,
-                call.code.value[0],
-                call.size,
-                time.monotonic() - call.started,
-                call.request_id,
-                call.job.timings if call.job is not None else None,
-            )
-
-
-def _unary_stream(behaviour: Any, read: Any, write: Any) -> grpc.RpcMethodHandler:
-    return grpc.unary_stream_rpc_method_handler(behaviour, read, write)
-
-
-def _metadata(context: Any, name: str) -> bytes:
-    """The last value of a key that the client sent, as gRPC's own libraries take it; empty if there is none."""
-    for key, value in reversed(context.invocation_metadata() or ()):
-        if key == name:
-            return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
-    return b""
-
-
-def _client(peer: str) -> str:
-    """``ipv4:127.0.0.1:5`` or ``ipv6:%5B::1%5D:5`` as the other doors write an address."""
-    kind, _, address = peer.partition(":")
-    return "unix" if kind == "unix" else unquote(address).replace("[", "").replace("]", "")
+    async def _serve(self, call: Call, message: Bytes | None) -> None:
+        method, stream = self._method, call.stream
+        request = method.requests(stream) if message is None else method.read(message)
+        if not method.server_streaming:
+            answer = (await method.behaviour(request, call)).SerializeToString()
+            call.size = len(answer)
+            stream.answer(answer)
+            return
+        async with aclosing(method.behaviour(request, call)) as responses:
+            async for response in responses:
+                piece = response.SerializeToString()
+                call.size += len(piece)
+                stream.send(piece)
+                await stream.drain()
+        stream.finish()

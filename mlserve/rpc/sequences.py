@@ -141,7 +141,7 @@ class SequenceStream:
         response = PredictionResponse()
         if exchange.sequence_id:
             response.sequence_id = exchange.sequence_id
-        response.status.code = failure.code.value[0]
+        response.status.code = int(failure.code)
         response.status.message = failure.message
         response.status.details.add().Pack(error_details_pb2.ErrorInfo(reason=failure.reason))
         return response

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import grpc
 import orjson
 
 from mlserve import errors
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR, JavaFailure, describe_error
 from mlserve.protocols.torchserve import HttpOptions, encode_error
+from mlserve.rpc.codes import Code
 
-Code = grpc.StatusCode
 MAX_DETAILS = 4096  # bytes; they travel in a trailer, and clients refuse more than 8 KiB of those
 
 
@@ -35,7 +34,7 @@ class ModelApiOff(ServeError):
 class Failure(NamedTuple):
     """How a call ends. ``reason`` is a Java class name, or one word for programs; not every failure has one."""
 
-    code: grpc.StatusCode
+    code: Code
     message: str
     reason: str = ""
 
@@ -90,7 +89,7 @@ _JAVA = {
 }
 
 
-def from_http(status: int) -> grpc.StatusCode:
+def from_http(status: int) -> Code:
     """TorchServe's translation of an HTTP status that is no success."""
     code = _BY_HTTP.get(status)
     if code is not None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
-import grpc
 import pytest
 
 from mlserve.core.job import Job
@@ -15,6 +14,7 @@ from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Pa
 from mlserve.core.sequence import SequenceHeaders
 from mlserve.errors import NoWorker, QueueFull, ServeError
 from mlserve.rpc import sequences
+from mlserve.rpc.codes import Code
 from mlserve.rpc.generated.inference_pb2 import PredictionResponse, PredictionsRequest
 from mlserve.rpc.statuses import Failure
 
@@ -52,7 +52,7 @@ class Conversation:
         self.said: list[tuple[str, str]] = []
         self.requests: asyncio.Queue[PredictionsRequest | None] = asyncio.Queue()
         call: Any = SimpleNamespace(
-            request_id="call", failures=lambda error, name, version: Failure(grpc.StatusCode.INTERNAL, str(error), "R")
+            request_id="call", failures=lambda error, name, version: Failure(Code.INTERNAL, str(error), "R")
         )
         service: Any = self.service
         self.stream = sequences.SequenceStream(service, call, accept, SequenceHeaders())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import grpc
 import pytest
 
 from mlserve import errors
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.errors import JavaFailure
 from mlserve.protocols.torchserve import HttpOptions
+from mlserve.rpc.codes import Code
 from mlserve.rpc.statuses import Failure, Statuses, from_http
 
-Code = grpc.StatusCode
 OWN = Statuses(HttpOptions())
 JAVA = Statuses(HttpOptions(torchserve_style=True, handler_error_status=503, error_detail="none"))
 
@@ -39,7 +38,7 @@ JAVA = Statuses(HttpOptions(torchserve_style=True, handler_error_status=503, err
         (600, Code.UNKNOWN),
     ],
 )
-def test_http_statuses_translate_as_torchserves_do(status: int, code: grpc.StatusCode) -> None:
+def test_http_statuses_translate_as_torchserves_do(status: int, code: Code) -> None:
     assert from_http(status) is code
 
 
@@ -66,7 +65,7 @@ def test_every_kind_of_failure_has_a_code_in_both_forms(kind: ErrorKind) -> None
         (ServeError("x", kind=ErrorKind.HANDLER_FAILED, status=429), Code.RESOURCE_EXHAUSTED),
     ],
 )
-def test_own_codes_are_those_that_clients_act_on(error: ServeError, code: grpc.StatusCode) -> None:
+def test_own_codes_are_those_that_clients_act_on(error: ServeError, code: Code) -> None:
     assert OWN.inference(error, "m", "").code is code
 
 

@@ -1,0 +1,102 @@
+"""A listener for gRPC: HTTP/2 connections on a TCP port or a unix socket, with TLS or without, and their closing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import ssl
+from typing import Any
+
+from mlserve.protocols.unix_sockets import make_way
+from mlserve.rpc.connection import Connection, Shared
+from mlserve.settings.tree import UNIX
+
+BACKLOG = 4096  # connections that the kernel holds
+LAST_CALL = 0.25  # seconds in which a call that was on its way when a connection was told to end is still served
+HANDSHAKE = 30.0  # seconds for TLS
+
+
+class RpcServer:
+    """``age`` and ``grace`` are in seconds: how long a connection may live, and its calls after that; 0 is for ever."""
+
+    def __init__(self, shared: Shared, *, age: float = 0.0, grace: float = 0.0) -> None:
+        self._shared = shared
+        self._age = age
+        self._grace = grace
+        self._server: Any = None
+        self._inode = 0
+        self._path = ""
+        if age:
+            shared.on_open = self._limit_age
+
+    async def open(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
+        """Listen; the port that it is. Raises OSError."""
+        loop = asyncio.get_running_loop()
+
+        def make() -> Connection:
+            return Connection(self._shared)
+
+        if context is not None:
+            context.set_alpn_protocols(["h2"])
+        if host.startswith(UNIX):
+            self._path = host.removeprefix(UNIX)
+            make_way(self._path)
+            bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                bound.bind(self._path)
+                bound.setblocking(False)
+                self._server = await loop.create_unix_server(make, sock=bound, ssl=context, backlog=BACKLOG)
+            except BaseException:
+                bound.close()
+                raise
+            self._inode = os.stat(self._path).st_ino
+            return 0
+        limit = HANDSHAKE if context is not None else None
+        try:
+            self._server = await loop.create_server(
+                make, host, port, ssl=context, ssl_handshake_timeout=limit, backlog=BACKLOG
+            )
+        except OSError as error:  # the loop's own text names the address once more
+            raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error)) from None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def _limit_age(self, connection: Connection) -> None:
+        """All clients that came together should not go together, so the age varies by a tenth."""
+        varied = self._age * random.uniform(0.9, 1.1)  # noqa: S311  # nobody gains by guessing it
+        asyncio.get_running_loop().call_later(varied, self._retire, connection)
+
+    def _retire(self, connection: Connection) -> None:
+        if connection not in self._shared.connections:
+            return
+        connection.announce()
+        loop = asyncio.get_running_loop()
+        loop.call_later(LAST_CALL, connection.leave)
+        if self._grace:
+            loop.call_later(LAST_CALL + self._grace, connection.cut)
+
+    def refuse(self) -> None:
+        """Take no more connections, and after a moment no more calls."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self._path).st_ino == self._inode:
+                    os.unlink(self._path)
+        loop = asyncio.get_running_loop()
+        for connection in list(self._shared.connections):
+            connection.announce()
+            loop.call_later(LAST_CALL, connection.leave)
+
+    async def drain(self, seconds: float) -> None:
+        """Until all connections have ended, or for so long."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._shared.empty.wait(), seconds)
+
+    def cut(self) -> None:
+        """End every connection that is left."""
+        for connection in list(self._shared.connections):
+            connection.cut()
