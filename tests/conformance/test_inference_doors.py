@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,18 @@ def test_a_handlers_headers_are_sent_and_cannot_split_the_answer(server: LiveSer
     split = server.predict("outputs", b"split")
     assert "set-cookie" not in split.headers
     assert "x-injected" not in split.headers
+
+
+def test_a_stream_that_breaks_at_once_sends_its_beginning(server: LiveServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port()), timeout=60) as client:
+        client.sendall(b"POST /predictions/outputs HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nbreaks")
+        time.sleep(0.1)
+        server.signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        server.signal(signal.SIGCONT)  # it finds the first piece and the failure together
+        received = b"".join(iter(lambda: client.recv(4096), b""))
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\n3\r\none\r\n")  # without the chunk that would end the body
 
 
 def test_a_stream_arrives_in_pieces(server: LiveServer) -> None:

@@ -1,5 +1,7 @@
 """Answers with the kind of output that the body names."""
 
+import time
+
 from mlserve.handler import PredictionError, Response
 
 
@@ -7,6 +9,12 @@ def _stream():
     yield "one"
     yield b"two"
     yield "three"
+
+
+def _breaks():
+    time.sleep(0.3)  # for the test to stop the server
+    yield "one"
+    raise ValueError("the stream broke")
 
 
 def _output(kind, index, context):
@@ -31,6 +39,7 @@ def _output(kind, index, context):
         "refuse": PredictionError(418, "I am a teapot"),
         "response": Response({"a": 1}, status=201, headers={"x-made": "yes"}),
         "stream": _stream(),
+        "breaks": _breaks(),
         "odd": object(),
     }[kind]
 
