@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import subprocess
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.server import running
+from tests.support.server import command, running
 
 JSON = {"content_type": "application/json"}
 CODE = """
@@ -119,6 +121,16 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(server, kind, body,
     assert said in reply.json()["message"]
 
 
+def test_a_wrong_shape_is_refused_by_a_file_that_does_not_say_what_it_takes(server):
+    body = json.dumps({"x": [1, 2, 3], "y": [1, 2, 3]}).encode()
+    reply = server.predict("script", body, **JSON)
+    assert reply.status == 400
+    said = reply.json()["message"]
+    assert said.startswith(
+        "script does not take x [3] float32, y [3] float32: mat1 and mat2 shapes cannot be multiplied"
+    )
+
+
 def test_describe_lists_inputs_and_outputs(server):
     signature = server.describe("exported")["signature"]
     assert "torch.export" in signature["runtime"]
@@ -133,3 +145,14 @@ def test_describe_lists_inputs_and_outputs(server):
 def test_a_warm_up_is_over_before_the_worker_is_ready(server):
     log = server.log_text()
     assert log.index("warmed up in") < log.index("model eager is ready")
+
+
+def test_all_loads_archives_alone_where_bare_files_are_switched_off(files, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    shutil.copy(files[2], store)
+    (tmp_path / "handler.py").write_text("def handle(data, context):\n    return ['up'] * len(data)\n")
+    line = [*command(), "archive", "--model-name", "upper", "--version", "1.0", "--handler", "handler.py"]
+    subprocess.run([*line, "--export-path", "store"], cwd=tmp_path, check=True, capture_output=True)
+    with running(tmp_path, "all", store=store, settings={"MODELS_BARE_FILES": "false"}) as live:
+        assert [model["modelName"] for model in live.manage("GET", "/models")["models"]] == ["upper"]
