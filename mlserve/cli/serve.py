@@ -36,6 +36,15 @@ def carry_out(told: Start, settings: Settings) -> int:
 
 
 def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
+    begun = _begin(settings)
+    try:
+        return _serve_with(begun, settings, events_fd, log_file)
+    finally:
+        if begun is not None:
+            begun.end()
+
+
+def _serve_with(begun: Begun | None, settings: Settings, events_fd: int, log_file: str) -> int:
     from mlserve.cli.console import make_progress
     from mlserve.cli.detach import PipeProgress
     from mlserve.cli.pidfile import PidFile, default_path
@@ -47,7 +56,6 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
     pid_file = PidFile(default_path(settings))
     key_file = str(Path(settings.auth.key_file).absolute()) if settings.auth.tokens else ""
     pid_file.claim(inference_port=settings.server.inference_port, log_file=log_file, key_file=key_file)
-    begun = _begin(settings)
     try:
         gc.disable()  # 5 % of the time of these imports, which leave nearly no garbage
         from mlserve import server
@@ -59,8 +67,6 @@ def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
         finally:
             progress.close()
     finally:
-        if begun is not None:
-            begun.end()
         pid_file.remove()
     if code == server.MODEL_FAILED:
         for name, message in progress.failures.items():

@@ -13,15 +13,20 @@ from dataclasses import dataclass
 
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.engine.local.devices import available_cpus
-from mlserve.engine.local.engine import REPLIES, REQUESTS, SPARE_COMMAND
 from mlserve.engine.local.fitting import spare_environment
 from mlserve.engine.local.launch import load_options, worker_env
-from mlserve.engine.local.process import Started, start
-from mlserve.engine.local.spare import request_arena, with_arenas, worker_arenas
+from mlserve.engine.local.spawn import (
+    REPLIES,
+    REQUESTS,
+    SPARE_COMMAND,
+    Started,
+    request_arena,
+    start,
+    with_arenas,
+    worker_arenas,
+)
 from mlserve.settings import Settings
-from mlserve.wire.frames import Kind, frame
 from mlserve.wire.lending import LendingArena
-from mlserve.wire.payload import Warm
 
 
 @dataclass
@@ -56,6 +61,9 @@ def begin(settings: Settings, url: str, modules: Sequence[str]) -> Begun | None:
         for arena in arenas:
             arena.close()
         return None
+    from mlserve.wire.frames import Kind, frame  # msgspec, while the process comes up
+    from mlserve.wire.payload import Warm
+
     with contextlib.suppress(OSError):  # it has ended, which will be seen
         started.sock.sendall(frame(Kind.WARM, meta=Warm(list(modules))))
     return Begun(started, arenas, environment, tuple(modules), url)

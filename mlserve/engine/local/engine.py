@@ -13,8 +13,8 @@ from mlserve.core.ports import SlotEvents
 from mlserve.engine.local.devices import DeviceAllocator
 from mlserve.engine.local.launch import LoadOptions, ranks, worker_command
 from mlserve.engine.local.pool import LocalPool
-from mlserve.engine.local.spare import request_arena
 from mlserve.engine.local.spares import Spares
+from mlserve.engine.local.spawn import REPLIES, REQUESTS, SPARE_COMMAND, request_arena
 from mlserve.engine.local.watch import HEARTBEAT
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 FIRST_WORKER_ID = 9000
 FIRST_GROUP_ID = 29500
-REQUESTS = 128 << 20  # bytes; what has been used of them stays, as the allocator keeps as much of its own
-REPLIES = 64 << 20
-SPARE_COMMAND = [sys.executable, "-m", "mlserve.worker"]  # a model with an interpreter of its own gets no spare
 
 
 class LocalEngine:

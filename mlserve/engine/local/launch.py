@@ -14,13 +14,15 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlserve
 from mlserve.core.model import ModelSpec
 from mlserve.settings import Settings, all_options
-from mlserve.wire.payload import Load, MetricDeclaration
+
+if TYPE_CHECKING:
+    from mlserve.wire.payload import Load, MetricDeclaration
 
 _PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
 _KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
@@ -152,6 +154,8 @@ def torchrun_command(spec: ModelSpec, python: str, options: LoadOptions | None) 
 
 def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, worker_id: int = 0) -> Load:
     """The LOAD frame. A pinned worker sees its own GPUs only, so its handler is told 0."""
+    from mlserve.wire.payload import Load  # msgspec: not before the first worker's process runs
+
     return Load(
         model_name=spec.key.name,
         model_version=spec.key.version,
@@ -258,8 +262,7 @@ def _package_path(python: str) -> Sequence[str]:
     installed.update(Path(p).resolve() for p in (*site.getsitepackages(), site.getusersitepackages()))
     if parent in installed:
         return ()
-    if not python:
-        for entry in metadata.distributions(name="mlserve"):
-            if Path(str(entry.locate_file(""))).resolve() in installed:  # editable: the child finds it the same way
-                return ()
+    # Installed editable: the child finds it the same way. Asking importlib.metadata would import the package email.
+    if not python and any(next(place.glob("mlserve-*.dist-info"), None) for place in installed):
+        return ()
     return (str(parent),)

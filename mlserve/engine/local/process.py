@@ -1,4 +1,4 @@
-"""One operating system process: started with a socket and two pipes, watched, ended and reaped.
+"""One operating system process: watched, ended and reaped.
 
 A worker leads a session of its own: Ctrl-C at the terminal reaches the server only, which then drains, and what a
 handler has started itself ends with it. The process is not reaped before its group has been ended, so a process id that
@@ -16,54 +16,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from mlserve.engine.local.logs import PipeReader, WorkerLog
-
-
-class Started(NamedTuple):
-    """A child that nobody watches yet: this side of its socket, and the ends of its standard output and error."""
-
-    popen: subprocess.Popen[bytes]
-    sock: socket.socket
-    out: int
-    err: int
-
-    def end(self) -> None:
-        """Kill it and close what belongs to it."""
-        self.popen.kill()
-        self.popen.wait()
-        self.sock.close()
-        os.close(self.out)
-        os.close(self.err)
-
-
-def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Started:
-    """Start ``command`` with ``--fd N`` for its end of a socket pair. Raises OSError if that cannot be done."""
-    ours, theirs = socket.socketpair()
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    try:
-        popen = subprocess.Popen(
-            [*command, "--fd", str(theirs.fileno())],
-            cwd="/",  # `python -m` looks there first; the worker enters the model's directory when it loads it
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out_write,
-            stderr=err_write,
-            pass_fds=(theirs.fileno(), *pass_fds),
-            start_new_session=True,
-        )
-    except BaseException:
-        ours.close()
-        os.close(out_read)
-        os.close(err_read)
-        raise
-    finally:
-        theirs.close()
-        os.close(out_write)
-        os.close(err_write)
-    return Started(popen, ours, out_read, err_read)
+from mlserve.engine.local.spawn import Started, start
 
 
 class WorkerProcess:

@@ -13,6 +13,7 @@ from mlserve.engine.local.link import LinkOwner, WorkerLink
 from mlserve.engine.local.logs import SpareLog, WorkerLog
 from mlserve.engine.local.memory import process_memory
 from mlserve.engine.local.process import WorkerProcess
+from mlserve.engine.local.spawn import close_replies, with_arenas, worker_arenas
 from mlserve.wire.frames import VERSION
 from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import Hello, LoadFailed, LogRecordMeta, Ready, Warm, Warmed
@@ -24,31 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE = 120.0  # s to import everything: the default startup_timeout of a model
-
-
-def request_arena(size: int) -> LendingArena | None:
-    """The server's, which all its workers map; a memfd costs no memory before it is written to."""
-    return LendingArena.create(size, read_only=True) if size else None
-
-
-def worker_arenas(requests: LendingArena | None, size: int) -> list[LendingArena]:
-    """What a worker maps: the requests, and room of its own for replies."""
-    replies = LendingArena.create(size) if size else None
-    return [requests, replies] if requests is not None and replies is not None else []
-
-
-def close_replies(arenas: Sequence[LendingArena]) -> None:
-    """The worker that mapped ``arenas`` has ended; the requests are others' too."""
-    for arena in arenas[1:]:
-        arena.close()
-
-
-def with_arenas(command: Sequence[str], arenas: Sequence[LendingArena]) -> list[str]:
-    """``command`` of a worker that maps ``arenas``."""
-    words = list(command)
-    for flag, arena in zip(("arena", "reply-arena"), arenas, strict=False):
-        words += [f"--{flag}-fd", str(arena.fd), f"--{flag}-size", str(arena.size)]
-    return words
 
 
 async def start_process(

@@ -24,8 +24,9 @@ from mlserve.engine.local.link import WorkerLink
 from mlserve.engine.local.logs import WorkerLog
 from mlserve.engine.local.process import WorkerProcess
 from mlserve.engine.local.reports import report_for
-from mlserve.engine.local.spare import close_replies, start_process, worker_arenas
+from mlserve.engine.local.spare import start_process
 from mlserve.engine.local.spares import Spares
+from mlserve.engine.local.spawn import close_replies, worker_arenas
 from mlserve.engine.local.watch import HEARTBEAT, LinkWatch
 from mlserve.errors import ErrorKind, ServeError, WorkerDied
 from mlserve.wire.frames import VERSION
