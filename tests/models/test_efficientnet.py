@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from mlserve.handlers.auto import complete, servable
 from mlserve.handlers.formats import Source, open_model
+from tests.support.asking import largest_batch
 from tests.support.server import launched, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +152,24 @@ def test_an_item_alone_is_answered_as_in_company(server, pixels, logits, name):
     assert reply.status == 200, reply
     [answer] = reply.json().values()
     assert np.abs(np.asarray(answer) - logits[0]).max() < (0.3 if name in COARSE else 1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_requests_that_come_together_are_one_batch_and_each_gets_its_own_answer(server, pixels, logits, name):
+    def ask(row):
+        body = io.BytesIO()
+        np.save(body, pixels[row])
+        reply = server.predict(name, body.getvalue(), content_type="application/x-npy")
+        assert reply.status == 200, reply
+        [answer] = reply.json().values()
+        return np.asarray(answer)
+
+    rows = [0, 1] * 4
+    with ThreadPoolExecutor(len(rows)) as threads:
+        answers = list(threads.map(ask, rows))
+    for row, answer in zip(rows, answers, strict=True):
+        assert np.abs(answer - logits[row]).max() < (0.3 if name in COARSE else 1e-3)
+    assert largest_batch(server, name) > 1
 
 
 def test_a_package_that_would_read_beyond_its_input_is_not_loaded_without_shapes(files):

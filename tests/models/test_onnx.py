@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from support.asking import ask, ask_npy, ask_together, largest_batch, refused
@@ -35,10 +36,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
             dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
             dynamo=False,
         )
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(store / "lite0.ort")
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    )  # higher ones are a CPU's own
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(store / "lite0.onnx"), options, providers=["CPUExecutionProvider"])
     (store / "lite0.yaml").write_text(CONFIG)
     file = store / "lite0.onnx"
     pack(model_name="packed", version="1.0", handler="onnx", serialized_file=file, export_path=store)
-    with running(store / "run", "lite0=lite0.onnx", "packed.mar", store=store) as live:
+    with running(store / "run", "lite0=lite0.onnx", "ort=lite0.ort", "packed.mar", store=store) as live:
         yield live
 
 
@@ -49,7 +57,7 @@ def expected() -> dict[str, np.ndarray]:
         return {name: network(torch.from_numpy(photo(name))[None])[0].numpy() for name in PHOTOS}
 
 
-@pytest.mark.parametrize("model", ["lite0", "packed"])
+@pytest.mark.parametrize("model", ["lite0", "ort", "packed"])
 def test_an_onnx_file_answers_as_the_network_it_was_made_from(server, expected, model):
     for name in PHOTOS:
         answer = np.array(ask_npy(server, model, photo(name))["logits"], np.float32)

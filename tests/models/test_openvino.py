@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     openvino.save_model(model, store / "lite0.xml", compress_to_fp16=False)
     (store / "lite0.yaml").write_text(CONFIG)
     small_onnx(store / "doubles.onnx")
-    (store / "doubles.yaml").write_text("runtime: openvino\nbatchSize: 4\n")
+    (store / "doubles.yaml").write_text("runtime: openvino\n" + CONFIG)
     with running(store / "run", "lite0=lite0.xml", "doubles=doubles.onnx", store=store) as live:
         yield live
 
@@ -78,6 +78,9 @@ def test_requests_that_come_together_are_one_batch_and_each_gets_its_own_answer(
 
 def test_an_onnx_file_is_served_by_openvino_when_the_configuration_says_so(server):
     assert ask(server, "doubles", {"x": [1, 2, 3]}) == {"y": [2.0, 4.0, 6.0]}
+    answers = ask_together(server, "doubles", [{"x": [at, 1, 2]} for at in range(16)])
+    assert answers == [{"y": [2.0 * at, 2.0, 4.0]} for at in range(16)]
+    assert largest_batch(server, "doubles") > 1
     described = server.request("GET", "/models/doubles?customized=true", api="management").json()[0]
     assert "openvino" in str(described)
 
