@@ -48,9 +48,10 @@ def site_packages(venv: Path) -> Path:
 
 
 def environ(venv: Path, **more: str) -> dict[str, str]:
-    """The variables of a process that runs in ``venv``."""
+    """The variables of a process that runs in ``venv``. It may write bytecode: a checkout's is not compiled yet."""
     path = f"{venv / 'bin'}:{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    dropped = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "PATH": path, "VIRTUAL_ENV": str(venv), **more}
 
 
