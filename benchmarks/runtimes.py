@@ -2,18 +2,14 @@
 
 One case after the other. Its server and its loop are both up, idle while the other is measured, and take turns within
 each round, the order turned round every round; the share of a round is served / loop. Both count whole batches: the
-loop does anyway, and of the answers only those between two pauses are counted (see ``steady_rate``).
+loop does anyway, and of the answers only those between two pauses are counted (see ``wrk.steady_rate``).
 """
 
 import argparse
-import itertools
 import json
 import os
-import re
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,7 +26,6 @@ from benchmarks.runtimes_models import BATCH, Case
 
 HERE = Path(__file__).resolve().parent
 SCRATCH, RESULTS = HERE / ".scratch" / "runtimes", HERE / "results"
-LUA = HERE / "lua" / "times.lua"
 CONNECTIONS = 2 * BATCH  # one batch computes, the next waits at the worker
 TOLERANCE = 1e-3  # of logits up to 13, and of unit vectors: batches of other sizes are summed in another order
 CHECKED = 6 * BATCH
@@ -108,47 +103,12 @@ def check(server: servers.Server, case: Case, expected: dict[str, Any]) -> None:
 
 def load(server: servers.Server, case: Case, seconds: float) -> float:
     """Answers per second under ``CONNECTIONS`` kept-alive connections. Raises WrongAnswerError on any but a 200."""
-    times, url = SCRATCH / "times.txt", f"{server.url}/predictions/model"
-    env = {**os.environ, "BENCH_BODY": str(case.body), "BENCH_CONTENT_TYPE": case.content_type}
-    command = [wrk.find_wrk(), "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-    command += ["-s", str(LUA), url]
-    env["BENCH_TIMES"] = str(times)
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds + 60, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    if done.returncode != 0 or not lines:
-        raise RuntimeError(f"wrk failed on {case.name}:\n{done.stdout}{done.stderr}")
+    request = wrk.Request("/predictions/model", (case.body,), case.content_type, "")
+    times = SCRATCH / "times.txt"
+    rate = wrk.run_whole(server.url, request, connections=CONNECTIONS, seconds=seconds, times=times)
     # wrk leaves up to two batches behind, which would be computed beside the loop: this answer comes after them.
-    servers.post(url, case.body.read_bytes(), {"Content-Type": case.content_type})
-    totals = json.loads(lines[-1].removeprefix("REPORT "))
-    if totals["bad"]:
-        raise wrk.WrongAnswerError(f"{case.name}: {totals}")
-    return steady_rate([float(line) for line in times.read_text().split()])
-
-
-def steady_rate(times: Sequence[float]) -> float:
-    """Answers per second between two pauses, the longest in the first and in the last quarter of the answers.
-
-    Answers come a batch at a time. Over the whole run a rate would lose the batch that the end cuts off, and the time
-    until the first: 3 % of 5 s at 30 answers/s, which no loop has. Raises RuntimeError for fewer than 32 answers.
-    """
-    if len(times) < 32:
-        raise RuntimeError(f"{len(times)} answers are too few to tell a rate: give more time")
-    quarter = len(times) // 4
-    gaps = [after - before for before, after in itertools.pairwise(times)]
-    first = max(range(quarter), key=gaps.__getitem__)
-    last = max(range(len(gaps) - quarter, len(gaps)), key=gaps.__getitem__)
-    return (last - first) / (times[last] - times[first])
-
-
-def batches(server: servers.Server) -> tuple[float, float]:
-    """(requests, batches) so far."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports['metrics']}/metrics", timeout=10) as reply:
-        text = reply.read().decode()
-    found = {
-        end: sum(float(value) for value in re.findall(rf"^mlserve_batch_size_{end}{{.*}} (\S+)$", text, re.MULTILINE))
-        for end in ("sum", "count")
-    }
-    return found["sum"], found["count"]
+    servers.post(server.url + request.path, case.body.read_bytes(), {"Content-Type": case.content_type})
+    return rate
 
 
 def cpu_seconds(root: int) -> float:
@@ -165,7 +125,7 @@ def measure(case: Case, rounds: int, seconds: float) -> Result:
         stack.callback(loop.stop)
         check(server, case, loop.expected)
         loop.rate(seconds / 2)
-        result, before, rows = Result(case, loop.name), batches(server), 0.0
+        result, before, rows = Result(case, loop.name), servers.batches(server), 0.0
         cpu = cpu_seconds(server.process.pid), cpu_seconds(loop.process.pid)
         for number in range(rounds):
             for served in (True, False) if number % 2 == 0 else (False, True):
@@ -179,7 +139,7 @@ def measure(case: Case, rounds: int, seconds: float) -> Result:
                 f"share {result.shares[-1]:.3f}",
                 flush=True,
             )
-        requests, count = (now - then for now, then in zip(batches(server), before, strict=True))
+        requests, count = (now - then for now, then in zip(servers.batches(server), before, strict=True))
         result.batch = requests / count
         result.cpu_served = 1000 * (cpu_seconds(server.process.pid) - cpu[0]) / requests
         result.cpu_loop = 1000 * (cpu_seconds(loop.process.pid) - cpu[1]) / rows

@@ -1,6 +1,7 @@
 """Start, pause and stop servers under measurement: a launcher in a session of its own, free ports, its processes."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -140,6 +141,17 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def batches(server: Server) -> tuple[float, float]:
+    """(requests, batches) that the workers of an mlserve have computed; ``ports`` has its ``metrics``."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports['metrics']}/metrics", timeout=10) as reply:
+        text = reply.read().decode()
+    found = {
+        end: sum(float(value) for value in re.findall(rf"^mlserve_batch_size_{end}{{.*}} (\S+)$", text, re.MULTILINE))
+        for end in ("sum", "count")
+    }
+    return found["sum"], found["count"]
 
 
 def launch(name: str, port: int, command: Sequence[Any], run_dir: Path, env: dict[str, str], **ports: int) -> Server:
