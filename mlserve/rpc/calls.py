@@ -80,18 +80,17 @@ class Calls:
 class Call:
     """One RPC while it is served. ``model`` and ``version`` are what the client named."""
 
-    __slots__ = ("calls", "code", "failures", "job", "model", "request_id", "size", "started", "stream", "version")
+    model = ""
+    version = ""
+    job: Job | None = None
+    size = 0
+    code = Code.OK
 
     def __init__(self, calls: Calls, stream: Stream) -> None:
         self.calls = calls
         self.stream = stream
         self.failures = calls.failures
         self.request_id = calls.ids(stream.head.request_id)
-        self.model = ""
-        self.version = ""
-        self.job: Job | None = None
-        self.size = 0
-        self.code = Code.OK
         self.started = time.monotonic()
 
     def timeout(self) -> float:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from mlserve.rpc import control, frames
 from mlserve.rpc.codes import Code
 from mlserve.rpc.frames import (
+    DATA,
     END_HEADERS,
     END_STREAM,
     HEAD,
@@ -159,59 +160,76 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        position = 0
         try:
             if not self._greeted:
-                position = self._greet(data)
-                if not self._greeted:
-                    return
+                data = self._greet(self._rest + data)
+            position = self._complete(data) if self._rest else 0
             end = len(data)
             view = memoryview(data) if end > LARGE else data
             while end - position >= HEAD_SIZE:
                 high, low, kind, flags, number = HEAD.unpack_from(data, position)
+                start = position + HEAD_SIZE
                 length = high << 8 | low
                 if length > MAX_FRAME:
-                    raise ConnectionFault(Error.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-                start = position + HEAD_SIZE
-                if start + length > end:
+                    raise _too_long(length)
+                after = start + length
+                if after > end:
                     break
-                position = start + length
-                # A small view would keep all that came with it.
-                payload = view[start:position] if length > APART and kind == frames.DATA else data[start:position]
-                self._frame(kind, flags, number & MAX_WINDOW, payload)
-            self._rest = data[position:]
+                position = after
+                if kind == DATA:
+                    # A small view would keep all that came with it.
+                    payload = view[start:after] if length > APART else data[start:after]
+                    self._on_data(flags, number & MAX_WINDOW, payload)
+                else:
+                    self._frame(kind, flags, number & MAX_WINDOW, data[start:after])
+            if position < end:
+                self._rest = data[position:]
         except ConnectionFault as fault:
             self._fail(fault)
         except Exception:
             log.exception("a gRPC connection failed")
             self._fail(ConnectionFault(Error.INTERNAL_ERROR, "internal error"))
 
-    def _greet(self, data: bytes) -> int:
-        preface = frames.PREFACE
-        if len(data) < len(preface):
-            if not preface.startswith(data):
-                raise ConnectionFault(Error.PROTOCOL_ERROR, "this port speaks gRPC")
-            self._rest = data
-            return 0
-        if not data.startswith(preface):
+    def _complete(self, data: bytes) -> int:
+        """Serve the frame that began in the bytes before; where the next one begins. The rest is not copied again."""
+        rest = self._rest
+        position = max(0, HEAD_SIZE - len(rest))
+        rest += data[:position]
+        if len(rest) >= HEAD_SIZE:
+            high, low, kind, flags, number = HEAD.unpack_from(rest)
+            length = high << 8 | low
+            if length > MAX_FRAME:
+                raise _too_long(length)
+            missing = HEAD_SIZE + length - len(rest)
+            rest += data[position : position + missing]
+            position += missing
+            if position <= len(data):
+                self._rest = b""
+                self._frame(kind, flags, number & MAX_WINDOW, rest[HEAD_SIZE:])
+                return int(position)
+        self._rest = rest
+        return len(data)
+
+    def _greet(self, data: bytes) -> bytes:
+        """What follows the preface, once that is there."""
+        preface, self._rest = frames.PREFACE, b""
+        if not data.startswith(preface[: len(data)]):
             raise ConnectionFault(Error.PROTOCOL_ERROR, "this port speaks gRPC")
+        if len(data) < len(preface):
+            self._rest = data
+            return b""
         self._greeted = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return len(preface)
+        return data[len(preface) :]
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
     def _frame(self, kind: int, flags: int, number: int, payload: Any) -> None:
         if self._block_stream and kind != frames.CONTINUATION:
             raise ConnectionFault(Error.PROTOCOL_ERROR, "a frame between the frames of a header block")
-        if kind == frames.DATA:
-            self._on_data(flags, number, payload)
-        elif kind == frames.HEADERS:
+        if kind == frames.HEADERS:
             if not number & 1:
                 raise ConnectionFault(Error.PROTOCOL_ERROR, "HEADERS of a stream that is not the client's")
             if flags & (frames.PADDED | frames.HAS_PRIORITY):
@@ -220,6 +238,8 @@ class Connection(asyncio.Protocol):
                 self._on_headers(number, flags, payload)
             else:
                 self._block, self._block_stream, self._block_flags = payload, number, flags
+        elif kind == DATA:
+            self._on_data(flags, number, payload)
         elif kind == frames.CONTINUATION:
             self._on_continuation(flags, number, payload)
         else:
@@ -279,6 +299,8 @@ class Connection(asyncio.Protocol):
 
     def _on_data(self, flags: int, number: int, payload: Any) -> None:
         size = len(payload)
+        if self._block_stream:
+            raise ConnectionFault(Error.PROTOCOL_ERROR, "a frame between the frames of a header block")
         self._unanswered += size
         if self._unanswered > ROOM // 2:
             self.write(frames.window_update(0, self._unanswered))
@@ -356,3 +378,7 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """End the connection now."""
         self.transport.abort()
+
+
+def _too_long(length: int) -> ConnectionFault:
+    return ConnectionFault(Error.FRAME_SIZE_ERROR, f"a frame of {length} bytes")

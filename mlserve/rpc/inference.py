@@ -18,6 +18,7 @@ from mlserve.protocols.errors import json_body
 from mlserve.rpc.answers import pieces, whole
 from mlserve.rpc.calls import Call
 from mlserve.rpc.generated.inference_pb2 import PredictionResponse, PredictionsRequest, TorchServeHealthResponse
+from mlserve.rpc.large import Cut
 from mlserve.rpc.sequences import SequenceStream
 from mlserve.rpc.statuses import MissingParameter
 
@@ -66,7 +67,7 @@ class InferenceApi:
             stream.close()
 
     def accept(
-        self, request: PredictionsRequest, call: Call, request_id: str, sequence_id: str | None = None
+        self, request: PredictionsRequest | Cut, call: Call, request_id: str, sequence_id: str | None = None
     ) -> tuple[VersionHandle, InferenceRequest]:
         """The version that is to answer, and the request as it goes to it. Raises ``MissingParameter``, NotFound."""
         call.model, call.version = request.model_name, request.model_version

@@ -14,6 +14,7 @@ from mlserve.errors import ServeError
 from mlserve.rpc.calls import Call, Calls, Method
 from mlserve.rpc.codes import Code
 from mlserve.rpc.inference import InferenceApi
+from mlserve.rpc.large import cut
 from mlserve.rpc.stream import Bytes, Stream
 
 
@@ -25,7 +26,7 @@ def by_callbacks(service: InferenceService, api: InferenceApi, method: Method) -
         call = Prediction(calls, stream)
         try:
             calls.check(stream.head.authorization)
-            handle, item = accept(read(message), call, call.request_id)
+            handle, item = accept(cut(message) or read(message), call, call.request_id)
             item.timeout = call.timeout()
             call.service = service
             stream.owner = call
@@ -41,12 +42,8 @@ def by_callbacks(service: InferenceService, api: InferenceApi, method: Method) -
 class Prediction(Call):
     """A call from its request to its answer. The pieces of a streamed answer are put together."""
 
-    __slots__ = ("_pieces", "service")
-
-    def __init__(self, calls: Calls, stream: Stream) -> None:
-        super().__init__(calls, stream)
-        self._pieces: list[bytes] | None = None
-        self.service: Any = None
+    service: Any = None
+    _pieces: list[bytes] | None = None
 
     def gone(self) -> None:
         """The client waits for it no more."""

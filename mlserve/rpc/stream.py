@@ -110,6 +110,11 @@ class Stream:
             self.connection.end_stream(self, Error.FLOW_CONTROL_ERROR)
             return
         if not self._size:
+            if self.message is None and self.messages is None and len(piece) > 5 and not piece[0]:
+                length = int.from_bytes(piece[1:5], "big")
+                if length == len(piece) - 5 <= self.connection.shared.max_receive:  # all of it, as in most calls
+                    self.message = bytes(piece[5:])
+                    return
             self._data = piece
         else:  # not a list of pieces: a client may send a byte at a time
             if type(self._data) is not bytearray:
