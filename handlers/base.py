@@ -161,12 +161,15 @@ class BaseHandler:
     def preprocess(self, data: Any) -> Any:
         """Make the model's input of a batch: here one tensor ``[n, ...]`` from each row's JSON array.
 
-        Inside an envelope, or called by a subclass, ``data`` may be the arrays themselves.
+        Inside an envelope, or called by a subclass, ``data`` may be the arrays themselves: whole numbers then stay
+        whole, as in TorchServe, unless model-config.yaml says what they become.
         """
         import torch
 
         if not all(isinstance(row, Mapping) for row in data):
-            return torch.as_tensor(data, device=self.device)
+            options = getattr(self, "model_yaml_config", {}).get("handler")  # a subclass may initialize by itself
+            chosen = options.get("input_dtype") if isinstance(options, Mapping) else None
+            return torch.as_tensor(data, device=self.device, dtype=getattr(torch, chosen) if chosen else None)
         tensors = []
         for index, row in enumerate(data):
             try:

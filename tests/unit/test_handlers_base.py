@@ -166,6 +166,12 @@ def test_whole_numbers_stay_whole_for_models_that_look_them_up(archive):
     assert loaded(context).handle([{"body": [3, 1]}], context) == [[[3.0], [1.0]]]
 
 
+def test_arrays_of_an_envelope_become_what_the_configuration_says_and_else_stay_as_they_are(archive):
+    chosen = loaded(archive(NET, config={"handler": {"input_dtype": "float32"}}))
+    assert chosen.preprocess([[1], [2]]).dtype == torch.float32
+    assert loaded(archive(NET)).preprocess([[1], [2]]).dtype == torch.int64
+
+
 class Hooks(BaseHandler):
     def initialize(self, context):
         self.seen = []
