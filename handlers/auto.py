@@ -34,6 +34,11 @@ class ModelHandler:
     misfits: Misfits
     model_signature: Mapping[str, Any]  # shown by ``describe``
 
+    @property
+    def accepts_views(self) -> bool:
+        """Whether bodies need not be copied for this handler: not for one with a way of its own to read them."""
+        return type(self).decode is ModelHandler.decode and type(self).handle is ModelHandler.handle
+
     def initialize(self, context: Context) -> None:
         """Load the model that the manifest names. Raises ``ValueError`` or ``ImportError`` with what is missing."""
         config = context.model_yaml_config or {}

@@ -68,13 +68,18 @@ def _key(item: Item, signature: Signature) -> Any:
 
 def _joined(given: Sequence[Arrays], signature: Signature) -> Arrays:
     if len(given) == 1:
-        return given[0]
+        return {name: _own(array) for name, array in given[0].items()}
     return {
-        one.name: given[0][one.name]
+        one.name: _own(given[0][one.name])
         if one.axis is None
         else np.concatenate([arrays[one.name] for arrays in given], axis=one.axis)
         for one in signature.inputs
     }
+
+
+def _own(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """``array`` for a runtime to do with as it likes: what lies in a request's body is read-only, and ends with it."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _infer(infer: Callable[[Arrays], Arrays], signature: Signature, inputs: Arrays, rows: int) -> Arrays:

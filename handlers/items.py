@@ -92,8 +92,8 @@ def _from_named(value: Any, signature: Signature) -> Item:
     arrays = {}
     for tensor in signature.inputs:
         given = value[tensor.name]
-        if isinstance(given, (bytes, bytearray, str)):
-            given = _part(bytes(given) if isinstance(given, bytearray) else given, tensor)
+        if isinstance(given, (bytes, bytearray, memoryview, str)):
+            given = _part(given if isinstance(given, str) else bytes(given), tensor)
         array = as_array(given, tensor)
         if not tensor.fits(array.shape):
             raise wrong_shape(tensor, array.shape, signature)
@@ -179,14 +179,17 @@ def wrong_shape(tensor: Tensor, shape: tuple[int, ...], signature: Signature) ->
 def _load(data: bytes | bytearray | memoryview) -> Any:
     try:
         if bytes(data[:8]) == NPY + b"\x01\x00":
-            return _array(data if isinstance(data, bytearray) else bytearray(data))
+            return _array(data)
         return np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # a header that is no Python literal fails in the tokenizer, one of terabytes in malloc
         raise PredictionError(400, f"The body is a .npy or .npz file that cannot be read: {error}") from None
 
 
-def _array(data: bytearray) -> np.ndarray[Any, Any]:
-    """A ``.npy`` file of version 1.0, which all plain arrays are, in place: ``numpy.load`` takes 0.6 ms for 600 KB."""
+def _array(data: bytes | bytearray | memoryview) -> np.ndarray[Any, Any]:
+    """A ``.npy`` file of version 1.0, which all plain arrays are, in place: ``numpy.load`` takes 0.6 ms for 600 KB.
+
+    What can't be written to stays so: :mod:`mlserve.handlers.batches` copies it, as it joins the items of a batch.
+    """
     start = 10 + int.from_bytes(data[8:10], "little")
     shape, fortran, dtype = _header(bytes(data[8:start]))
     if dtype.hasobject:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".onnx", ".so", ".pt2")
+# A thread that waits for the next operator's work spins by default for milliseconds, also when the batch is done, and
+# takes the core from the front end and from whom it waits for: 370 ms of CPU for a batch of 8 images on a busy machine
+# where this takes 229.
+SPIN_US = "50"
 
 
 def load_runtime(path: Path, device: torch.device) -> Any:
@@ -68,6 +72,7 @@ def open_session(onnxruntime: Any, path: Path, providers: list[Any], threads: in
     """A session of ``threads`` threads; ``options`` are attributes of ``SessionOptions``. Raises ``ValueError``."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     for name, value in options.items():
         setattr(settings, name, value)
     try:

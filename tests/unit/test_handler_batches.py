@@ -111,3 +111,24 @@ def test_calls_that_differ_in_a_shared_output_are_an_error_and_not_the_first_one
     with pytest.raises(ValueError, match="set batchSize to 2"):
         run(lambda inputs: {"sum": inputs["x"].sum()}, two, rows(1, 2, 3))
     assert run(lambda inputs: {"sum": np.float32(7)}, two, rows(1, 2, 3))[2]["sum"] == 7
+
+
+def test_what_a_model_gets_is_its_own_to_write_to_and_to_keep():
+    def infer(inputs):
+        kept.append(inputs)
+        for array in inputs.values():
+            array += 1
+        return {"y": inputs["x"], "state": inputs["state"]}
+
+    kept = []
+    for count in (1, 2):
+        given = [item(number) for number in range(count)]
+        for one in given:
+            for array in one.arrays.values():
+                array.flags.writeable = False  # as where a request's body is looked at in place
+        before = [{name: array.copy() for name, array in one.arrays.items()} for one in given]
+        run(infer, signature(), given)
+        for one, was in zip(given, before, strict=True):
+            for name, array in one.arrays.items():
+                np.testing.assert_array_equal(array, was[name])
+                assert not any(np.shares_memory(array, mine) for mine in kept[-1].values())

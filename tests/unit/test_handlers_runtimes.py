@@ -37,10 +37,15 @@ class Session:
         return [inputs["x"] * 2]
 
 
+class Options(types.SimpleNamespace):
+    def add_session_config_entry(self, key, value):
+        setattr(self, key, value)
+
+
 @pytest.fixture
 def onnxruntime(monkeypatch):
     module = types.ModuleType("onnxruntime")
-    module.SessionOptions = types.SimpleNamespace
+    module.SessionOptions = Options
     module.InferenceSession = Session
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
 
@@ -50,6 +55,8 @@ def test_an_onnx_file_is_run_by_its_session(tmp_path, onnxruntime, monkeypatch):
     (tmp_path / "m.onnx").write_bytes(b"x")
     handler, context = loaded(tmp_path, "m.onnx")
     assert handler.model.options.intra_op_num_threads == 3
+    spin = getattr(handler.model.options, "session.intra_op.spin_duration_us")
+    assert int(spin) < 1000, "a thread that waits must leave its core to the front end"
     assert handler.model.providers == ["CPUExecutionProvider"]
     assert handler.handle([{"body": [1, 2]}, {"body": [3, 4]}], context) == [[2.0, 4.0], [6.0, 8.0]]
 

@@ -52,6 +52,9 @@ def refused(body, signature=ONE):
         {"x": bytearray(b"[1, 2, 3]")},
         {"x": npy(np.array([1, 2, 3]))},
         {"body": npy(np.array([1.0, 2, 3]))},
+        {"body": memoryview(bytes(npy(np.array([1.0, 2, 3]))))},
+        {"body": memoryview(b"[1, 2, 3]")},
+        {"x": memoryview(bytes(npy(np.array([1, 2, 3]))))},
         {"body": npz(x=np.array([1, 2, 3], np.uint8))},
         {"body": {"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1, 2, 3]}]}},
         [1, 2, 3],
@@ -87,7 +90,7 @@ def test_values_are_read_from_where_they_lie_in_any_npy_file():
     for body in (npy(rows), bytes(npy(rows)), memoryview(npy(rows)), later.getvalue(), swapped, columns, odd(rows)):
         array = decode({"body": body}, ONE).arrays["x"]
         assert array.tolist() == rows.tolist()
-        assert (array.dtype, array.flags.aligned, array.flags.writeable) == (np.float32, True, True)
+        assert (array.dtype, array.flags.aligned) == (np.float32, True)
 
 
 def test_a_model_of_unknown_shape_takes_a_npy_file_as_an_item_and_open_inference_whole():

@@ -62,7 +62,7 @@ def opened(monkeypatch, tmp_path, available, gpu=None, **options):
     fake = SimpleNamespace(
         __version__="1",
         get_available_providers=lambda: available,
-        SessionOptions=SimpleNamespace,
+        SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda key, value: None),
         InferenceSession=Session,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
