@@ -163,6 +163,8 @@ class Connection(asyncio.Protocol):
         try:
             if not self._greeted:
                 data = self._greet(self._rest + data)
+                if not data:
+                    return
             position = self._complete(data) if self._rest else 0
             end = len(data)
             view = memoryview(data) if end > LARGE else data

@@ -170,8 +170,8 @@ class Stream:
         return data
 
     def _make_room(self) -> None:
-        """Tell the client to go on, unless what it sent is still there: a message is always let in to its end."""
-        if self._unanswered and (self._held <= HELD or self._known):
+        """Tell the client to go on, unless what it sent has not been taken: then that makes room."""
+        if self._held <= HELD:
             self.connection.write(frames.window_update(self.id, self._unanswered))
             self._unanswered = 0
 
