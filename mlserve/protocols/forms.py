@@ -20,6 +20,11 @@ MAX_NAME = 4096  # bytes; names travel to the worker apart from the data, and py
 MAX_ESCAPES = 1 << 18  # %XX in a form body: each takes 0.6 us on the event loop, and 64 MiB of them would take 40 s
 MAX_BOUNDARY = 70  # RFC 2046, 5.1.1; a longer one makes every search in the body slower
 
+_NO_FORM = (
+    "A body that is no form needs a content-type of its own, such as application/octet-stream: curl --data-binary says "
+    "application/x-www-form-urlencoded"
+)
+
 
 def parse_multipart(content_type: bytes, body: bytes, typed_fields: bool = True) -> list[Part]:
     """Parts in order of first appearance. Raises :class:`InvalidInput` for a body that is not what its type says.
@@ -49,10 +54,7 @@ def parse_urlencoded(text: bytes) -> list[Part]:
     Raises :class:`InvalidInput` when there are too many fields or escapes, or a name is too long.
     """
     if text.count(b"&") >= MAX_PARTS:
-        raise InvalidInput(
-            f"More than {MAX_PARTS} form fields. A body that is no form needs a content-type of its own, such as "
-            "application/octet-stream: curl --data-binary says application/x-www-form-urlencoded"
-        )
+        raise InvalidInput(f"More than {MAX_PARTS} form fields. {_NO_FORM}")
     if text.count(b"%") > MAX_ESCAPES:
         raise InvalidInput(f"More than {MAX_ESCAPES} escapes in a form: send such data as multipart/form-data")
     # Not parse_qsl: given bytes it takes only what is ASCII after decoding.
@@ -61,7 +63,7 @@ def parse_urlencoded(text: bytes) -> list[Part]:
         if field:
             name, _, value = field.replace(b"+", b" ").partition(b"=")
             if len(name) > MAX_NAME:
-                raise InvalidInput(f"A form field has a name of more than {MAX_NAME} bytes")
+                raise InvalidInput(f"A form field has a name of more than {MAX_NAME} bytes. {_NO_FORM}")
             fields[unquote_to_bytes(name).decode("utf-8", "replace")] = unquote_to_bytes(value)
     return [Part(name, value) for name, value in fields.items()]
 
