@@ -21,6 +21,13 @@ BUDGETS = [
     ("mlserve.handler", (*ALWAYS_LAZY, *SERVER_ONLY, "rich", "msgspec", "asyncio"), 1.5),
 ]
 
+# What must not come with a module, whatever the time: a server keeps it in memory, or a first worker waits for it.
+LIGHT = [
+    ("mlserve.server", (*ALWAYS_LAZY, "typer", "click", "rich", "pydantic", "pydantic_core", "grpc")),
+    ("mlserve.rpc.doors", (*ALWAYS_LAZY, "typer", "click", "rich", "pydantic", "pydantic_core", "grpc")),
+    ("mlserve.engine.local.early", (*ALWAYS_LAZY, *SERVER_ONLY, "asyncio", "msgspec", "psutil", "email", "typer")),
+]
+
 
 def run_python(code: str) -> str:
     # -I: neither the folder nor PYTHON* variables of whoever runs the tests change what is measured.
@@ -35,11 +42,16 @@ def seconds(code: str) -> float:
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize(("module", "banned"), [(module, banned) for module, banned, _ in BUDGETS])
+@pytest.mark.parametrize(("module", "banned"), [*LIGHT, *((module, banned) for module, banned, _ in BUDGETS)])
 def test_import_brings_nothing_heavy(module: str, banned: tuple[str, ...]) -> None:
     loaded = set(json.loads(run_python(f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")))
     assert module in loaded
     assert not loaded & set(banned)
+
+
+def test_the_server_does_not_load_grpcs_library() -> None:
+    """22 MiB and seven threads; it speaks gRPC itself, and the library is for clients."""
+    assert run_python("import sys, mlserve.server, mlserve.rpc.doors; print('grpc' in sys.modules)").strip() == "False"
 
 
 @pytest.mark.parametrize(("module", "budget"), [(module, budget) for module, _, budget in BUDGETS])
