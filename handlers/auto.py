@@ -31,7 +31,7 @@ class ModelHandler:
 
     runtime: Runtime
     signature: Signature
-    misfits: Misfits
+    misfits: Misfits | None = None  # what it has answered; set when it is loaded
     model_signature: Mapping[str, Any]  # shown by ``describe``
 
     @property
