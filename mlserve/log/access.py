@@ -134,8 +134,7 @@ class AccessLog:
         ``request_id`` is written as it is. Times are in seconds on one clock.
         """
         lines = self._lines
-        count = len(lines)
-        if count >= MAX_PENDING_LINES:
+        if len(lines) >= MAX_PENDING_LINES:
             self.dropped += 1
             return
         form = self._form
@@ -156,7 +155,8 @@ class AccessLog:
             f"{self._stamp}{origin}{status}{form.size}{size}{form.total}{took}{form.request_id}{request_id}"
             f"{waited}{self._phases}"
         )
-        if not count:
+        count = len(lines)  # not the one above and one more: the writer may have taken all of them meanwhile
+        if count == 1:
             self._wake.set()
         elif count == FLUSH_LINES:
             self._full.set()

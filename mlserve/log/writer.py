@@ -71,7 +71,7 @@ class Output:
             self.dropped += 1
             return
         lines.append(line)
-        if len(lines) == 1:
+        if not self._wake.is_set():  # "if it is the first" is true of neither where two threads append at once
             self._wake.set()
 
     def flush(self) -> None:

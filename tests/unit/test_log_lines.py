@@ -1,11 +1,14 @@
 import json
 import logging
 import re
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from mlserve.log import LOGGERS, MAX_PENDING_LINES, AccessLog, setup_logging
+from mlserve.log.writer import Output
 from mlserve.settings import LogSettings
 
 TIMED = SimpleNamespace(
@@ -82,6 +85,48 @@ def test_url_cannot_forge_lines_or_fields(tmp_path, path, shown):
 def test_every_line_before_close_is_written_in_order(tmp_path):
     lines = written(tmp_path, *(("c", "GET", f"/{number}", 200, 0, 0.0, "r") for number in range(5000)))
     assert [line.split('"')[1].split()[1] for line in lines] == [f"/{number}" for number in range(5000)]
+
+
+def test_a_line_noted_while_the_writer_takes_all_others_does_not_stop_the_log(tmp_path, monkeypatch):
+    class Preempted(list):
+        """The event loop's thread is held up before it appends, until the writer has taken what is there."""
+
+        def append(self, line):
+            until = time.monotonic() + 30
+            while self and time.monotonic() < until:
+                time.sleep(0.001)
+            super().append(line)
+
+    started = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
+        access = AccessLog(str(tmp_path / "a"))
+    access._lines = Preempted()
+    started[0].start()
+    for number in range(3):
+        access.line("c", "GET", f"/{number}", 200, 0, 0.0, "r")
+    until = time.monotonic() + 30
+    while len((tmp_path / "a").read_text().splitlines()) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len((tmp_path / "a").read_text().splitlines()) == 3
+    access.close()
+
+
+def test_lines_of_two_threads_at_once_wake_the_writer():
+    class Interrupted(list):
+        """Another thread puts a line between the append and what follows it."""
+
+        def append(self, line):
+            super().append(line)
+            if len(self) == 1:
+                output.put("other\n")
+
+    wake = threading.Event()
+    output = Output(None, wake)
+    output.lines = Interrupted()
+    output.put("one\n")
+    assert list(output.lines) == ["one\n", "other\n"]
+    assert wake.is_set()
 
 
 def test_off_opens_and_writes_nothing(tmp_path, monkeypatch):
