@@ -84,7 +84,7 @@ def cases(capacity: float, lone_ms: float, full_ms: float) -> list[Case]:
             f"EfficientNet-Lite0, {SHARE * capacity:.1f} requests/s",
             classify[0],
             [eager["classify"], target],
-            6,
+            5,
             SHARE * capacity,
             roomy,
         ),
