@@ -14,7 +14,6 @@ from pathlib import Path
 from mlserve.errors import SettingError
 from mlserve.settings.access import TlsSettings
 
-_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 # Python's own choice, whose security level (2) wants RSA keys of 2048 bits: level 1 wants 1024.
 _CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _JKS = b"\xfe\xed\xfe\xed"  # first bytes of Java's own format
@@ -36,19 +35,6 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
             "tls.private_key_file, or tls.keystore"
         )
     return context
-
-
-def pem_pair(tls: TlsSettings) -> tuple[bytes, bytes]:
-    """(certificate chain, private key) in PEM, for servers that are no ``ssl`` ones.
-
-    Raises :class:`SettingError` for what :func:`server_context` refuses: such servers say little of what is wrong.
-    """
-    server_context(tls)
-    if tls.certificate_file or tls.private_key_file:
-        return Path(tls.certificate_file).read_bytes(), Path(tls.private_key_file).read_bytes()
-    pem = _keystore_to_pem(Path(tls.keystore).read_bytes(), tls)
-    key, mark, chain = pem.partition(_CERTIFICATE)
-    return mark + chain, key
 
 
 def _load_pem(context: ssl.SSLContext, tls: TlsSettings) -> None:
@@ -88,13 +74,12 @@ def _load_keystore(context: ssl.SSLContext, tls: TlsSettings) -> None:
         context.load_cert_chain(file.name, password=password)
 
 
-def _keystore_to_pem(data: bytes, tls: TlsSettings, password: str = "") -> bytes:
-    """Key (encrypted with ``password``, if there is one), certificate and chain."""
+def _keystore_to_pem(data: bytes, tls: TlsSettings, password: str) -> bytes:
+    """Key (encrypted with ``password``), certificate and chain."""
     try:
         from cryptography.hazmat.primitives.serialization import (
             BestAvailableEncryption,
             Encoding,
-            NoEncryption,
             PrivateFormat,
             pkcs12,
         )
@@ -108,6 +93,6 @@ def _keystore_to_pem(data: bytes, tls: TlsSettings, password: str = "") -> bytes
         ) from None
     if key is None or certificate is None:
         raise SettingError(f"tls.keystore {tls.keystore} has no private key with a certificate")
-    encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    encryption = BestAvailableEncryption(password.encode())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     return pem + b"".join(each.public_bytes(Encoding.PEM) for each in (certificate, *others))

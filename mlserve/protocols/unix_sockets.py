@@ -1,7 +1,7 @@
 """The place of a unix socket before a listener takes it, for HTTP and gRPC alike.
 
-The two bind differently, and both badly: one fails for ever on the file that a killed server left behind, the other
-takes the file away from a server that is running.
+Event loops bind badly: one fails for ever on the file that a killed server left behind, another takes the file away
+from a server that is running.
 """
 
 from __future__ import annotations

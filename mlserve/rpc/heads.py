@@ -1,8 +1,8 @@
 """What a call begins with: its headers, decoded once for all calls of a connection that begin alike.
 
-HPACK's decoder takes 150 us per call. But a client that repeats itself sends references into the table of headers that
-both sides keep, or literals that are not added to it (RFC 7541, 6.1 and 6.2.2). Such a block changes no state, so the
-same bytes mean the same headers until another block adds to the table.
+HPACK's decoder takes 65 to 150 us per call. But a client that repeats itself sends references into the table of headers
+that both sides keep, or literals that are not added to it (RFC 7541, 6.1 and 6.2.2). Such a block changes no state, so
+the same bytes mean the same headers until another block adds to the table.
 """
 
 from __future__ import annotations

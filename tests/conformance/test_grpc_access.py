@@ -97,6 +97,7 @@ def test_tls_is_spoken_where_the_settings_say(tmp_path: Path, certificate: tuple
         assert server.addresses["grpc_inference"].startswith("grpcs://127.0.0.1:")
         stubs = Stubs(server, grpc.ssl_channel_credentials(chain.read_bytes()))
         assert stubs.predict("x") == b"x"
+        assert stubs.predict("x" * 1_000_000) == b"x" * 1_000_000
         stubs.close()
         plain = Stubs(server)
         assert refusal(lambda: plain.predict("x"))[0] == "UNAVAILABLE"
@@ -111,7 +112,7 @@ def test_tls_without_a_certificate_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_fails_at_once_and_names_the_api_and_the_port(tmp_path: Path) -> None:
-    """gRPC by default shares a port with another server, and then each gets a part of the calls."""
+    """Two servers that share a port get a part of the calls each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = {"GRPC_ENABLED": "true", "SERVER_GRPC_MANAGEMENT_PORT": str(port)}
@@ -130,7 +131,7 @@ def test_a_port_of_a_running_server_is_not_shared(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_is_its_servers_alone(tmp_path: Path) -> None:
-    """gRPC removes the file of a running server, and makes its own."""
+    """The file of a running server is not taken from it."""
     path = tmp_path / "g.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
         stale.bind(str(path))  # what a killed server leaves behind
