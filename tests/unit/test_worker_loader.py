@@ -1,5 +1,6 @@
 """The entry point is found where the model says, and a model that names none, or two, is told so."""
 
+import gc
 import sys
 import textwrap
 
@@ -7,6 +8,7 @@ import pytest
 
 from mlserve.handler import Context
 from mlserve.worker.loader import LoadError, find_module, load
+from mlserve.worker.warm import warm
 
 
 @pytest.fixture(autouse=True)
@@ -209,3 +211,37 @@ def test_coroutine_of_initialize_is_run(model):
     ran = []
     entry_of("mine", model(mine=source), run=lambda value: (ran.append(True), value.close()))
     assert ran == [True]
+
+
+def test_later_collections_leave_out_what_was_imported_but_not_what_the_handler_has_made(model):
+    folder = model(
+        mine="""
+        TABLE = [[]]
+
+        class Mine:
+            def initialize(self, context):
+                self.made = [[]]
+
+            def handle(self, data, context):
+                return self
+        """
+    )
+    try:
+        found = entry_of("mine", folder).call([], None)
+        looked_through = {id(each) for each in gc.get_objects()}
+        assert id(found.made) in looked_through, "it may be replaced, and must then be freed"
+        assert id(sys.modules[type(found).__module__].TABLE) not in looked_through
+    finally:
+        gc.unfreeze()
+
+
+def test_process_that_imports_ahead_leaves_that_out_of_later_collections(tmp_path, monkeypatch):
+    (tmp_path / "imported_ahead.py").write_text("TABLE = [[]]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert warm(["imported_ahead", "not_there_at_all"]).failed[0].startswith("not_there_at_all: ")
+        assert gc.isenabled()
+        table = sys.modules.pop("imported_ahead").TABLE
+        assert not any(each is table for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
