@@ -26,7 +26,7 @@ from mlserve.rest.connection import LaneConnection
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
 from mlserve.rest.lane import LaneShared, Refusal, authorization, parse_error
-from mlserve.rest.large_body import LARGE, LargeBody
+from mlserve.rest.large_body import LARGE, LargeBody, LikeBefore
 from mlserve.rest.request_head import RequestHead
 from mlserve.rest.routes import Route
 
@@ -139,6 +139,27 @@ class FastLane(LaneConnection):
         self._reading = False
         if not self._deaf and head is not None:
             self._submit(head, body)
+            self._await_another(head)
+
+    def _await_another(self, head: RequestHead) -> None:
+        if head is self._known and head.again and self.shared.bodies is not None and not self._deaf:
+            self.transport.set_protocol(LikeBefore(self, head))
+
+    def like_before(self, data: memoryview, come: int) -> bool:
+        """The first ``come`` bytes of a request have been read to ``data``. False if it is not like the one before."""
+        known, busy = self._known, self._reading or self._cold or self._deaf
+        if known is None or busy or known.route is not self.shared.routes.table.get(self._known_path):
+            return False
+        at, length = known.measure
+        if come <= at or come > length or length > len(data) or not known.is_in(data):
+            return False
+        if come == length:
+            self._submit(known, data[at:length])
+            return True
+        self._reading, self._large_head = True, known
+        self._raw, self._since = [], time.monotonic()
+        self.transport.set_protocol(LargeBody(self, length - at, (data[at:come],), data[at:length]))
+        return True
 
     def _read_large(self) -> None:
         """The parser has read a head and the first of a large body."""
@@ -171,6 +192,8 @@ class FastLane(LaneConnection):
             return False
         self._missed = 0
         self._submit(known, body)
+        if len(body) >= LARGE:
+            self._await_another(known)
         return True
 
     def _method(self) -> bytes:

@@ -2,7 +2,8 @@
 
 Through the parser a body of 1 MiB is copied three times before anybody looks at it: out of the event loop's buffer, out
 of the parser, and into one piece; a fourth time for the worker. Once its head has been read, the connection's transport
-is lent to a protocol that gives out its own memory to be written to, for exactly as many bytes as are missing.
+is lent to a protocol that gives out its own memory to be written to, for exactly as many bytes as are missing. Behind
+two large requests of one length there mostly comes another, which is read to its place head and all.
 """
 
 from __future__ import annotations
@@ -11,28 +12,65 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlserve.wire.arena import ALIGNMENT
+
 if TYPE_CHECKING:
     from mlserve.rest.fast import FastLane
+    from mlserve.rest.request_head import RequestHead
 
 LARGE = 64 << 10  # bytes; below it, changing the protocol costs as much as it saves
 AHEAD = 16  # times the bytes that have come: a client that only announces a body must not take memory
 _SPARED = 4  # a quarter of the workers' memory is for bodies that are copied there when they are sent
 
 
-class LargeBody(asyncio.BufferedProtocol):
+class _Lent(asyncio.BufferedProtocol):
+    """Has the transport of ``lane``, which is told everything but what is read."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: FastLane) -> None:
+        self._lane = lane
+
+    def _lend(self, length: int) -> memoryview | None:
+        bodies = self._lane.shared.bodies
+        return bodies.lend(length, bodies.size // _SPARED) if bodies is not None else None
+
+    def eof_received(self) -> bool | None:
+        """The client sends nothing more."""
+        return self._lane.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._lane.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads slowly."""
+        self._lane.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._lane.resume_writing()
+
+
+class LargeBody(_Lent):
     """Reads ``length`` bytes, of which ``pieces`` are there already, and hands them and the transport to ``lane``.
 
-    Where the workers' memory has no room, they go into a buffer that grows.
+    Where the workers' memory has no room, they go into a buffer that grows. ``place``: the one piece lies at the
+    beginning of that memory, where the others are to come.
     """
 
-    __slots__ = ("_buffer", "_filled", "_lane", "_length")
+    __slots__ = ("_buffer", "_filled", "_length")
 
-    def __init__(self, lane: FastLane, length: int, pieces: Sequence[bytes | memoryview]) -> None:
-        self._lane = lane
+    def __init__(
+        self, lane: FastLane, length: int, pieces: Sequence[bytes | memoryview], place: memoryview | None = None
+    ) -> None:
+        super().__init__(lane)
         self._length = length
         self._filled = sum(map(len, pieces))
-        bodies = lane.shared.bodies
-        lent = bodies.lend(length, bodies.size // _SPARED) if bodies is not None else None
+        if place is not None:
+            self._buffer = place
+            return
+        lent = self._lend(length)
         self._buffer = lent if lent is not None else memoryview(bytearray(self._room()))
         position = 0
         for piece in pieces:
@@ -58,18 +96,33 @@ class LargeBody(asyncio.BufferedProtocol):
             lane.transport.set_protocol(lane)
             lane.body_read(self._buffer[: self._filled])
 
-    def eof_received(self) -> bool | None:
-        """The client sends nothing more."""
-        return self._lane.eof_received()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
-        self._lane.connection_lost(exc)
+class LikeBefore(_Lent):
+    """Reads what comes next on a connection whose last request was ``known``, to where its body would stay.
 
-    def pause_writing(self) -> None:
-        """The client reads slowly."""
-        self._lane.pause_writing()
+    Memory is taken when there is something to read, and one byte more than such a request has: the event loop looks for
+    more where a buffer was filled.
+    """
 
-    def resume_writing(self) -> None:
-        """The client has caught up."""
-        self._lane.resume_writing()
+    __slots__ = ("_at", "_buffer", "_length")
+
+    def __init__(self, lane: FastLane, known: RequestHead) -> None:
+        super().__init__(lane)
+        self._at, self._length = known.measure
+        self._buffer: memoryview | None = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: the body would begin at a multiple of 64, as arrays like to."""
+        if self._buffer is None:
+            before = -self._at % ALIGNMENT
+            lent = self._lend(before + self._length + 1)
+            self._buffer = lent[before:] if lent is not None else memoryview(bytearray(LARGE))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes have come."""
+        buffer, self._buffer = self._buffer, None
+        assert buffer is not None
+        if not self._lane.like_before(buffer, nbytes):
+            self._lane.transport.set_protocol(self._lane)
+            self._lane.data_received(bytes(buffer[:nbytes]))

@@ -38,6 +38,7 @@ class RequestHead:
         "_length",
         "_plain",
         "_read",
+        "again",
         "chunked",
         "error",
         "headers",
@@ -71,6 +72,7 @@ class RequestHead:
         self.request_id = b""
         self.timing = False
         self._bytes = b""
+        self.again = False  # the last large request was as long as the one before it
         try:
             self._read = read = Head(headers)
         except InvalidInput as bad:
@@ -129,12 +131,24 @@ class RequestHead:
             self._before, self._after = raw[: match.start(1)], raw[match.end(1) :]
         return True
 
+    @property
+    def measure(self) -> tuple[int, int]:
+        """The bytes of the head that was kept, and of the request that it began."""
+        return len(self._bytes), self._length
+
+    def is_in(self, data: memoryview) -> bool:
+        """Whether ``data`` begins with the very head that was kept, and nobody waits to be told to send the rest."""
+        return not self._expects and data[: len(self._bytes)] == self._bytes
+
     def body_of(self, data: bytes, most: int) -> bytes | memoryview | None:
         """The body of the request in ``data``, if that is this head, its length apart, and a body of at most ``most``
         bytes, and nothing else."""
         if len(data) == self._length and data.startswith(self._bytes):
             at = len(self._bytes)
-            return data[at:] if self._length < _VIEWED else memoryview(data)[at:]
+            if self._length < _VIEWED:
+                return data[at:]
+            self.again = True
+            return memoryview(data)[at:]
         length, at = self._measure(data, most)
         if length != len(data) - at:
             return None
@@ -147,6 +161,7 @@ class RequestHead:
             return -1, 0
         if len(data) < self._length and data.startswith(self._bytes):
             at = len(self._bytes)
+            self.again = True
             return self._length - at, at
         return self._measure(data, most)
 
@@ -163,7 +178,7 @@ class RequestHead:
         length, at = int(digits), end + len(after)
         if len(data) - at > length or length > most:
             return -1, 0
-        self._bytes, self._length = data[:at], at + length
+        self._bytes, self._length, self.again = data[:at], at + length, False
         # Anew, not in place: requests that are under way have the old ones.
         self.headers = Headers((name, digits if _is_length(name) else value) for name, value in self.headers)
         return length, at

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httptools
 import pytest
 from support.lane_client import OK, Client, post, with_client
 
 from mlserve.rest import fast
 from mlserve.rest.lane import Limits
-from mlserve.rest.large_body import AHEAD, LARGE, LargeBody
+from mlserve.rest.large_body import AHEAD, LARGE, LargeBody, LikeBefore
 from mlserve.wire.lending import LendingArena
 
 LIMITS = Limits(max_request_size=8 << 20, max_header_size=4096, header_timeout=30.0, keep_alive_timeout=75.0)
@@ -28,7 +31,7 @@ class LargeClient(Client):
 
     def feed(self, data: bytes, piece: int) -> None:
         while data:
-            if isinstance(self.protocol, LargeBody):
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
                 room = self.protocol.get_buffer(piece)
                 count = min(len(room), piece, len(data))
                 assert count, "a body that wants no more bytes"
@@ -128,7 +131,7 @@ def test_the_end_of_a_connection_ends_what_its_large_body_came_behind(monkeypatc
 
 def test_bodies_are_read_to_where_workers_find_them_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(client: LargeClient) -> None:
-        arena = client.shared.bodies = LendingArena.create(4 * len(BODY))
+        arena = client.shared.bodies = LendingArena.create(4 * len(BODY) + 4 * LARGE)
         if arena is None:
             pytest.skip("memfd is Linux only")
         for _ in range(4):
@@ -140,7 +143,9 @@ def test_bodies_are_read_to_where_workers_find_them_while_there_is_room(monkeypa
             places.append(arena.offset_of(data))
             del data
             client.answer(OK)
-        assert places == [0, len(BODY), 2 * len(BODY), None], "the last quarter is not for bodies that wait"
+        assert [place is None for place in places] == [False] * 3 + [True], (
+            "the last quarter is not for those that wait"
+        )
         client.feed(post(BODY[::-1]), 60_000)
         assert arena.offset_of(client.slot.batches[0].jobs[0].request.parts[0].data) is not None
         assert client.bodies() == [BODY[::-1]]
@@ -174,5 +179,54 @@ def test_who_waits_to_be_told_to_send_a_large_body_is_told_each_time(monkeypatch
             assert client.transport.written.count(b"100 Continue") == number + 1
             client.feed(body[1000:], 1 << 20)
             assert client.bodies() == [BODY]
+
+    large(check, monkeypatch)
+
+
+@pytest.mark.parametrize("piece", [70_000, 3_000, 10 << 20])
+def test_what_comes_behind_large_requests_of_one_length_is_read_whatever_it_is(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(client: LargeClient) -> None:
+        arena = client.shared.bodies = LendingArena.create(64 * len(BODY))
+        if arena is None:
+            pytest.skip("memfd is Linux only")
+        for body in (BODY, BODY[::-1], BODY, BODY[::-1]):
+            client.feed(post(body), piece)
+            assert client.bodies() == [body]
+        assert isinstance(client.protocol, LikeBefore)
+        monkeypatch.setattr(client.lane, "_parser", None)
+        client.feed(post(BODY), piece)
+        (data,) = (part.data for part in client.slot.batches[0].jobs[0].request.parts)
+        assert arena.offset_of(data) is not None
+        assert arena.offset_of(data) % 64 == 0
+        del data
+        assert client.bodies() == [BODY]
+        monkeypatch.undo()
+        client.lane._parser = httptools.HttpRequestParser(client.lane)
+        for body in (b"small", BODY[7:], b"", BODY + b"x", BODY, BODY, BODY, b"y" * (LARGE - 1)):
+            client.feed(post(body), piece)
+            assert client.bodies() == [body]
+        client.feed(post(BODY) * 3 + post(b"one") + post(BODY) * 2 + b"no HTTP\r\n\r\n", piece)
+        assert client.bodies() == [BODY] * 3 + [b"one"] + [BODY] * 2
+        assert client.statuses() == [200] * 19 + [400]
+        arena.close()
+
+    large(check, monkeypatch)
+
+
+def test_no_memory_is_held_for_a_connection_on_which_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        arena = client.shared.bodies = LendingArena.create(8 * len(BODY))
+        if arena is None:
+            pytest.skip("memfd is Linux only")
+        for _ in range(4):
+            client.feed(post(BODY), 60_000)
+            assert client.bodies() == [BODY]
+        assert isinstance(client.protocol, LikeBefore)
+        assert arena.lend(arena.size) is not None
+        client.protocol.connection_lost(None)
+        assert client.lane not in client.shared.connections
+        arena.close()
 
     large(check, monkeypatch)
