@@ -24,7 +24,7 @@ from mlserve.worker.runner import Runner, Work
 
 ASKED, LOAD_FAILED, PROTOCOL_ERROR, DEVICE_LOST = 0, 3, 4, 5
 EOF_GRACE = 2.0  # seconds that a running handler gets after the server is gone
-RECEIVE = 64 << 10  # 700 bytes take 1.7 us; from 128 KiB on malloc maps pages for each call: 16 us
+RECEIVE = 64 << 10  # bytes
 
 
 class Stop(Exception):
@@ -77,9 +77,15 @@ class Reader(threading.Thread):
         self._finished.set()
 
     def _read(self) -> None:
-        receive, feed = self._link.sock.recv, FrameReader().feed
-        while data := receive(RECEIVE):
-            frames = feed(data)
+        """Receive into one buffer and copy out of it (700 bytes: 1.3 us, 64 KiB: 6.7 instead of 4.6).
+
+        ``recv`` makes 64 KiB anew each time and cuts them to what came. Small pieces of such blocks, kept by malloc for
+        the thread that freed them, push the next ones ever further up: 0.3 MiB a minute at 500 batches a second.
+        """
+        receive, feed = self._link.sock.recv_into, FrameReader().feed
+        buffer = memoryview(bytearray(RECEIVE))
+        while size := receive(buffer):
+            frames = feed(bytes(buffer[:size]))
             received = monotonic()
             for frame in frames:
                 if frame.kind == Kind.BATCH:
