@@ -57,9 +57,9 @@ class Stream:
     __slots__ = (
         "_data",
         "_end",
-        "_headed",
         "_held",
         "_known",
+        "_lead",
         "_out",
         "_room",
         "_size",
@@ -97,7 +97,7 @@ class Stream:
         self._held = 0  # bytes of messages
         self._out: deque[Bytes] | None = None
         self.behind = 0  # bytes of them
-        self._headed = False
+        self._lead = b""  # the first headers, until they are sent
         self._end: bytes | None = None  # the trailers
         self._room: asyncio.Future[None] | None = None  # of whoever waits for the client to read
 
@@ -209,7 +209,7 @@ class Stream:
             return
         size = length + 5
         if size > MAX_FRAME or size > self.window or size > connection.window or connection.stuffed:
-            self.send(message, before)
+            self._queue(message, before)
             self.finish()
             return
         connection.window -= size
@@ -235,18 +235,20 @@ class Stream:
 
     def send(self, message: Bytes, before: bytes = b"") -> None:
         """One of several messages."""
-        if self.over:
-            return
-        self._open()
+        if not self.over:
+            self._queue(message, before)
+            self.pump()
+
+    def _queue(self, message: Bytes, before: bytes) -> None:
         out = self._out
         if out is None:
             out = self._out = deque()
+            self._lead = frames.headers_frame(self.id, _OPEN, end=False)
         prefix = b"\x00" + (len(before) + len(message)).to_bytes(4, "big") + before
         out.append(prefix)
         if message:
             out.append(message)
         self.behind += len(prefix) + len(message)
-        self.pump()
 
     def finish(self, code: int = 0, message: str = "") -> None:
         """The status, behind what is sent."""
@@ -255,7 +257,7 @@ class Stream:
         block = literal(b"grpc-status", b"%d" % code) if code else _GOOD
         if message:
             block += literal(b"grpc-message", quote(message, safe=_PLAIN).encode("ascii"))
-        self._end = block if self._headed else _OPEN + block
+        self._end = _OPEN + block if self._out is None else block
         self.pump()
 
     def refuse(self, refused: Refused) -> None:
@@ -265,27 +267,25 @@ class Stream:
         if owner is not None:
             owner.gone()
 
-    def _open(self) -> None:
-        if not self._headed:
-            self._headed = True
-            self.connection.write(frames.headers_frame(self.id, _OPEN, end=False))
-
     def pump(self) -> None:
         """Send as much as the windows and the transport take."""
-        connection, out, lines = self.connection, self._out, []
+        connection, out = self.connection, self._out
+        lines: list[Bytes] = [self._lead] if self._lead else []
+        self._lead = b""
         while out:
             room = min(self.window, connection.window, connection.max_frame)
             if room <= 0 or connection.stuffed:
                 connection.blocked[self.id] = self
                 break
             lines += self._cut(out, room)
-        if lines:
-            connection.write_lines(lines)
         if not out:
             connection.blocked.pop(self.id, None)
             if self._end is not None:
-                connection.write(frames.headers_frame(self.id, self._end, end=True))
-                self._ended()
+                lines.append(frames.headers_frame(self.id, self._end, end=True))
+        if lines:
+            connection.write_lines(lines)
+        if not out and self._end is not None:
+            self._ended()
         if self._room is not None and self.behind <= BEHIND and not self._room.done():
             self._room.set_result(None)
 
