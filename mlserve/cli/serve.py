@@ -36,7 +36,7 @@ def carry_out(told: Start, settings: Settings) -> int:
 
 
 def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
-    begun = _begin(settings)
+    begun = begin_first_worker(settings)
     try:
         return _serve_with(begun, settings, events_fd, log_file)
     finally:
@@ -75,8 +75,11 @@ def _serve_with(begun: Begun | None, settings: Settings, events_fd: int, log_fil
     return code
 
 
-def _begin(settings: Settings) -> Begun | None:
-    """Start the process of the first worker, so that it imports what it needs while this one imports the server."""
+def begin_first_worker(settings: Settings) -> Begun | None:
+    """Start the process of the first worker, so that it imports what it needs while this one imports the server.
+
+    None where there is none to start. The caller is to :meth:`end` it, which leaves it alone where a server has it.
+    """
     if not (settings.models.load and settings.workers.spare and sys.platform == "linux"):
         return None
     if settings.model_snapshot is not None:  # which is loaded instead

@@ -15,6 +15,7 @@ from mlserve.cli.client import NotReachable, Refused
 from mlserve.cli.console import LiveProgress, LogProgress, make_progress
 from mlserve.cli.detach import PipeProgress, replay
 from mlserve.cli.pidfile import PidFile
+from mlserve.cli.shims.serving import Announcer
 from mlserve.errors import ServeError
 from mlserve.log import LOGGERS
 
@@ -247,3 +248,12 @@ def test_other_programs_port_is_not_taken_for_a_server(answers, capsys):
     answers["http://127.0.0.1:8080", "/health/ready"] = (404, None)
     assert app.run(["status"]) == 3
     assert "something else than mlserve" in capsys.readouterr().out
+
+
+def test_line_that_launchers_wait_for_is_written_in_one_piece(monkeypatch):
+    pieces = []
+    out = types.SimpleNamespace(write=pieces.append, flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", out)
+    Announcer().ready(0.5)
+    monkeypatch.undo()
+    assert pieces == ["Model server started.\n"], "a line of the log, from its thread, may come between two"

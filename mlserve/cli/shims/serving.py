@@ -7,9 +7,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlserve.errors import ServeError, SettingError
 from mlserve.protocols.torchserve_texts import TORCHSERVE_VERSION
+
+if TYPE_CHECKING:
+    from mlserve.settings import Settings
 
 log = logging.getLogger("org.pytorch.serve.ModelServer")
 
@@ -46,7 +50,8 @@ class Announcer:
 
     def ready(self, seconds: float) -> None:
         """The server serves."""
-        print(READY, flush=True)
+        sys.stdout.write(f"{READY}\n")  # in one write, else a line of the log may come before its end
+        sys.stdout.flush()
 
     def stopping(self, reason: str) -> None:
         """No new requests from now on."""
@@ -59,7 +64,6 @@ class Announcer:
 
 def serve(options: argparse.Namespace) -> int:
     """Run the server that ``options`` of the command line describe; returns its exit code."""
-    from mlserve import server
     from mlserve.cli.sources import read_torchserve_settings
     from mlserve.log import setup_logging
 
@@ -82,10 +86,23 @@ def serve(options: argparse.Namespace) -> int:
         for flag in ("log_config", "cpp_log_config", "plugins_path"):
             if getattr(options, flag):
                 log.warning("--%s is accepted and ignored: it configures the Java server", flag.replace("_", "-"))
-        return server.run(settings, Announcer())
+        return _run(settings)
     except SettingError as error:
         print(f"Invalid configuration: {error}", file=sys.stderr, flush=True)
         return 1
     except ServeError as error:
         print(f"Failed to start: {error.message}", file=sys.stderr, flush=True)
         return 1
+
+
+def _run(settings: Settings) -> int:
+    from mlserve.cli.serve import begin_first_worker
+
+    begun = begin_first_worker(settings)
+    try:
+        from mlserve import server
+
+        return server.run(settings, Announcer(), begun)
+    finally:
+        if begun is not None:
+            begun.end()
