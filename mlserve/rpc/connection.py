@@ -60,7 +60,8 @@ class Shared:
 
 class Connection(asyncio.Protocol):
     """``window`` is what we may send on all streams, ``initial_window`` what on a new one; ``stuffed`` means that the
-    client does not read what is written."""
+    client does not read what is written. ``blocked`` are the streams that have room of their own, so that what a client
+    says about the connection costs no more than what it lets out."""
 
     __slots__ = (
         "_block",
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         "last",
         "leaving",
         "max_frame",
+        "resized",
         "shared",
         "streams",
         "stuffed",
@@ -93,6 +95,7 @@ class Connection(asyncio.Protocol):
         self.blocked: dict[int, Stream] = {}
         self.window = self.initial_window = _DEFAULT_WINDOW
         self.max_frame = MAX_FRAME
+        self.resized = 0.0  # when the client has earned the changes of its windows that it made
         self.stuffed = False
         self._heads = Heads(shared.methods, shared.max_headers)
         self._greeted = False
@@ -340,10 +343,11 @@ class Connection(asyncio.Protocol):
     # -- endings ------------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Let streams that wait for room go on."""
-        for stream in list(self.blocked.values()):
-            if self.stuffed or self.window <= 0:
-                return
+        """Let streams that wait for room on the connection go on, each in its turn, as far as there is some."""
+        blocked = self.blocked
+        while blocked and self.window > 0 and not self.stuffed:
+            stream = next(iter(blocked.values()))
+            del blocked[stream.id]
             stream.pump()
 
     def end_stream(self, stream: Stream, error: Error) -> None:

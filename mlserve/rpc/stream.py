@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WINDOW = 4 << 20  # bytes that a client may send on a stream before it is told to go on
 HELD = 1 << 20  # bytes of messages that nobody has taken yet; beyond them a stream's client waits
+EACH = 64  # bytes that a message counts beside its own: also of empty ones there may not be any number
 BEHIND = 64 << 10  # bytes that wait for the client; beyond them a stream's handler waits
 LARGE = 64 << 10  # bytes from which on a view is cheaper than a copy
 
@@ -147,7 +148,7 @@ class Stream:
     def _take(self, message: Bytes) -> None:
         if self.messages is not None:
             self.messages.append(message)
-            self._held += len(message)
+            self._held += len(message) + EACH
             self._wake()
         elif self.message is not None:
             raise Refused(Code.UNIMPLEMENTED, "More than one request in a call that takes one")
@@ -184,7 +185,7 @@ class Stream:
         if not self.messages:
             return None
         message = self.messages.popleft()
-        self._held -= len(message)
+        self._held -= len(message) + EACH
         if self._unanswered > WINDOW // 2 and not (self.half_closed or self.over):
             self._make_room()
         return message
@@ -275,7 +276,8 @@ class Stream:
         while out:
             room = min(self.window, connection.window, connection.max_frame)
             if room <= 0 or connection.stuffed:
-                connection.blocked[self.id] = self
+                if self.window > 0:
+                    connection.blocked[self.id] = self
                 break
             lines += self._cut(out, room)
         if not out:

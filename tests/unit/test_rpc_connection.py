@@ -142,8 +142,8 @@ def test_a_client_that_streams_waits_while_nobody_takes_its_messages() -> None:
         method = EchoMethod(streaming=True)
         client = Client({METHOD: method}, limit=8 << 20)
         number = client.begin()
-        for _ in range(5):
-            client.data(number, framed(b"x" * HELD), end=False)
+        for size in (HELD - 100, 3 * HELD, HELD):
+            client.data(number, framed(b"x" * size), end=False)
         once = [frame for frame in client.take() if frame.kind == frames.WINDOW_UPDATE and frame.stream == number]
         assert len(once) == 1
         (stream,) = method.streams
