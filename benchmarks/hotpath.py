@@ -11,6 +11,7 @@ import asyncio
 import cProfile
 import gc
 import pstats
+import socket
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ from mlserve.rest.lane import LaneShared, Limits
 from mlserve.wire.frames import FrameReader, encode_meta, header
 from mlserve.wire.payload import Load
 from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.link import Link
 from mlserve.worker.loader import Entry
 from mlserve.worker.runner import Runner, Work
 
@@ -126,7 +128,9 @@ class HotPath:
 
     def __init__(self, lanes: list[FastLane], clock: Clock, link: WorkerLink, request: bytes) -> None:
         load = Load("noop", "1.0", "", "noop", {}, {}, batch_size=BATCH)
-        self.runner = Runner(Entry(noop, "noop"), make_context(load), load, RowDecoder(load, None), None, None)
+        self.runner = Runner(
+            Entry(noop, "noop"), make_context(load), load, RowDecoder(load, None), Link(socket.socketpair()[0]), None
+        )
         self.lanes = lanes
         self.clock = clock
         self.link = link

@@ -89,7 +89,9 @@ def _placeholder() -> Callable[[], None]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mlserve {__version__}")
+        from mlserve.build import compiled
+
+        typer.echo(f"mlserve {__version__}{', compiled' if compiled() else ''}")
         raise typer.Exit
 
 

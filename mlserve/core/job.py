@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Timings
 from mlserve.errors import ServeError
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUEUED, SENT, DONE = 0, 1, 2
+QUEUED: Final = 0
+SENT: Final = 1
+DONE: Final = 2
 
 
 class Job:
@@ -30,7 +32,7 @@ class Job:
     garbage collector. What most requests never set has its default in the class: that is cheaper than filling slots.
     """
 
-    state = QUEUED
+    state: int = QUEUED
     attempts = 0  # workers that died with this request
     streaming = False  # a piece of the answer has left: it cannot be computed again
     batch: Batch | None = None

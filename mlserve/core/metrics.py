@@ -73,8 +73,8 @@ class Histogram:
 
     def copy(self) -> Histogram:
         """The numbers of this moment, for somebody who reads them in another thread."""
-        twin = Histogram.__new__(Histogram)
-        twin.bounds, twin.counts, twin.total = self.bounds, self.counts.copy(), self.total
+        twin = Histogram(self.bounds)
+        twin.counts, twin.total = self.counts.copy(), self.total
         return twin
 
     def cumulative(self) -> list[tuple[str, float]]:
@@ -209,8 +209,15 @@ class ModelStats:
 
     def copy(self) -> ModelStats:
         """The numbers of this moment, for somebody who reads them in another thread."""
-        twin = ModelStats.__new__(ModelStats)
-        for name in self.__slots__:
-            value = getattr(self, name)
-            setattr(twin, name, value if isinstance(value, int) else value.copy())
+        twin = ModelStats()
+        twin.requests, twin.rejections = self.requests.copy(), self.rejections.copy()
+        twin.queue_seconds, twin.inference_seconds = self.queue_seconds.copy(), self.inference_seconds.copy()
+        twin.request_seconds, twin.batch_size = self.request_seconds.copy(), self.batch_size.copy()
+        twin.chunks, twin.cancelled, twin.expired, twin.retries = (
+            self.chunks,
+            self.cancelled,
+            self.expired,
+            self.retries,
+        )
+        twin.custom = self.custom.copy()
         return twin

@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING
 
 from mlserve.log.access import MAX_PENDING_LINES, AccessLog, PhaseTimings
 from mlserve.log.formats import THREAD, JsonFormatter, TextFormatter
-from mlserve.log.torchserve import TorchServeAccessLog, TorchServeHandler, TorchServeLogs
+from mlserve.log.torchserve import TorchServeHandler, TorchServeLogs
+from mlserve.log.torchserve_access import TorchServeAccessLog
 from mlserve.settings import LogSettings
 
 __all__ = [

@@ -88,8 +88,8 @@ class AccessLog:
         self._full = threading.Event()
         if self.enabled:
             self._fd = self._open()
-            self._thread = threading.Thread(target=self._write_loop, name="access-log", daemon=True)
-            self._thread.start()
+            self._writer = threading.Thread(target=self._write_loop, name="access-log", daemon=True)
+            self._writer.start()
 
     def line(
         self,
@@ -180,7 +180,7 @@ class AccessLog:
         self._closing = True
         self._full.set()
         self._wake.set()
-        self._thread.join(timeout)
+        self._writer.join(timeout)
 
     def _open(self) -> int:
         if self._target == "-":

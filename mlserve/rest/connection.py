@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import monotonic
 from typing import cast
 
 from mlserve.errors import ErrorKind, ServeError
@@ -55,7 +54,7 @@ class LaneConnection(asyncio.Protocol):
         self._reading = False  # in the middle of a message
         self._cold = False  # it goes to aiohttp
         self._url = b""
-        self._since = monotonic()  # of the message's first byte, its last piece, or the last answer
+        self._since = shared.now()  # of the message's first byte, its last piece, or the last answer
 
     def _method(self) -> bytes:
         """Of the message being read."""

@@ -14,7 +14,6 @@ messages are collected from the parser and written anew, with a content-length.
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any, cast
 
 import httptools
@@ -107,7 +106,7 @@ class FastLane(LaneConnection):
         if not self._reading:
             self._raw, self._messages, self._head_size = [data], 0, 0
             self._fed = data
-            self._since = time.monotonic()
+            self._since = self.shared.now()
         else:
             self._fed = b""
             if self._raw:
@@ -127,7 +126,7 @@ class FastLane(LaneConnection):
 
     def body_goes_on(self) -> bool:
         """A piece of a large body has come. False when it is not wanted any more."""
-        self._since = time.monotonic()
+        self._since = self.shared.now()
         return not self._deaf
 
     def body_read(self, body: memoryview) -> None:
@@ -157,7 +156,7 @@ class FastLane(LaneConnection):
             self._submit(known, data[at:length])
             return True
         self._reading, self._large_head = True, known
-        self._raw, self._since = [], time.monotonic()
+        self._raw, self._since = [], self.shared.now()
         self.transport.set_protocol(LargeBody(self, length - at, (data[at:come],), data[at:length]))
         return True
 
@@ -183,7 +182,7 @@ class FastLane(LaneConnection):
             if length >= LARGE:
                 self._missed = 0
                 self._reading, self._large_head = True, known
-                self._raw, self._since = [], time.monotonic()
+                self._raw, self._since = [], self.shared.now()
                 self.transport.set_protocol(LargeBody(self, length, (memoryview(data)[at:],)))
                 return True
             self._missed += 1
@@ -229,7 +228,7 @@ class FastLane(LaneConnection):
         """In the middle of a message, after ``size`` more bytes."""
         if self._advanced:
             self._head_size = 0
-            self._since = time.monotonic()
+            self._since = self.shared.now()
             return
         self._head_size += size
         if self._head_size > self.shared.limits.max_header_size:
@@ -368,7 +367,7 @@ class FastLane(LaneConnection):
         if exchanges:
             exchanges[0].flush()
         elif not self._reading:
-            self._since = time.monotonic()
+            self._since = self.shared.now()
             if self.shared.closing:  # the answer began before that was known, and promised to keep the connection
                 self.last_call()
         self._resume()

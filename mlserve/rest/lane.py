@@ -81,7 +81,9 @@ class LaneShared:
         limits: Limits,
         guard: TokenGuard | None = None,
         bodies: LendingArena | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.now = now
         self.bodies = bodies  # where workers find large ones
         self.guard = guard
         self.heads = heads_for(options)
@@ -102,7 +104,7 @@ class LaneShared:
 
     def _sweep(self) -> None:
         """One timer for all connections: a timer each would cost more than the requests."""
-        now = time.monotonic()
+        now = self.now()
         for connection in list(self.connections):
             connection.check_time(now)
         self._sweeper = self.loop.call_later(SWEEP, self._sweep)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -53,13 +52,16 @@ class FrameError(Exception):
     """The bytes are not frames of this protocol and version."""
 
 
-class Frame(NamedTuple):
+class Frame:
     """One frame as it was read. ``body`` is a view of the receive buffer's own copy: keep it as long as you like."""
 
-    kind: int
-    batch_id: int
-    meta: bytes
-    body: memoryview
+    __slots__ = ("batch_id", "body", "kind", "meta")
+
+    def __init__(self, kind: int, batch_id: int, meta: bytes, body: memoryview) -> None:
+        self.kind = kind
+        self.batch_id = batch_id
+        self.meta = meta
+        self.body = body
 
 
 def header(kind: int, batch_id: int = 0, meta_length: int = 0, body_length: int = 0) -> bytes:

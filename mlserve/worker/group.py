@@ -94,7 +94,7 @@ class Group:
             for rank in self._ranks:
                 if load.gpu_id is not None:
                     load.gpu_id = rank.number  # they see the same GPUs and take one each
-                _send(rank.sock, frame._replace(meta=encode_meta(load)))
+                _send(rank.sock, Frame(frame.kind, frame.batch_id, encode_meta(load), frame.body))
             return
         first_only = frame.kind == Kind.PING or (self._first_only and frame.kind in (Kind.BATCH, Kind.CANCEL))
         for rank in self._ranks[:1] if first_only else self._ranks:

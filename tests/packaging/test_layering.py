@@ -21,6 +21,7 @@ LEVELS = {
     "__init__": 0,
     "errors": 1.0,
     "allocator": 1.0,
+    "build": 1.0,
     "gpus": 1.0,
     "grouping": 1.0,
     "handler": 1.0,

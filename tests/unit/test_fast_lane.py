@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from support.lane_client import MIB, OK, Client, post, with_client
 
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.errors import ServeError
-from mlserve.rest import fast, request_head
+from mlserve.rest import request_head
 
 
 def test_a_large_answer_to_a_client_that_reads_later_is_not_cut() -> None:
@@ -163,11 +162,11 @@ def test_a_fault_while_a_request_is_read_does_not_leave_it_unanswered(
     with_client(check)
 
 
-def test_a_slow_body_is_given_as_long_as_it_makes_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_body_is_given_as_long_as_it_makes_progress() -> None:
     now = [1000.0]
-    monkeypatch.setattr(fast, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def check(client: Client) -> None:
+        client.shared.now = lambda: now[0]
         message = post(b"x" * 4)
         for piece in (message[:-4], b"x", b"x"):
             client.send(piece)
@@ -181,11 +180,11 @@ def test_a_slow_body_is_given_as_long_as_it_makes_progress(monkeypatch: pytest.M
     with_client(check)
 
 
-def test_a_client_that_never_reads_its_answer_is_cut_and_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_never_reads_its_answer_is_cut_and_a_slow_one_is_not() -> None:
     now = [1000.0]
-    monkeypatch.setattr(fast, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def check(client: Client) -> None:
+        client.shared.now = lambda: now[0]
         client.transport.reads = False
         client.send(post())
         client.answer(InferenceResponse(b"z" * MIB))

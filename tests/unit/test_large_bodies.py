@@ -8,7 +8,6 @@ import httptools
 import pytest
 from support.lane_client import OK, Client, post, with_client
 
-from mlserve.rest import fast
 from mlserve.rest.lane import Limits
 from mlserve.rest.large_body import AHEAD, LARGE, LargeBody, LikeBefore
 from mlserve.wire.lending import LendingArena
@@ -105,9 +104,9 @@ def test_a_client_that_stalls_in_a_large_body_is_told_and_what_it_still_sends_is
 
 def test_a_large_body_that_makes_progress_is_given_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(fast, "time", type("Time", (), {"monotonic": staticmethod(lambda: now[0])}))
 
     def check(client: LargeClient) -> None:
+        client.shared.now = lambda: now[0]
         message = post(BODY)
         for start in range(0, len(message), 200_000):
             client.feed(message[start : start + 200_000], 200_000)

@@ -4,8 +4,9 @@ import asyncio
 from time import monotonic
 
 import pytest
+from support.core_fakes import FakeClock, make_queue
 
-from mlserve.core.job import SENT, Batch
+from mlserve.core.job import SENT, Batch, Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
 from mlserve.engine.local.link import WorkerLink
 from mlserve.errors import ErrorKind
@@ -15,10 +16,10 @@ from mlserve.wire.lending import LendingArena
 from mlserve.wire.payload import ChunkMeta, ItemResult, LogRecordMeta, ResultMeta
 
 
-class Item:
-    def __init__(self, request):
-        self.request = request
-        self.state = SENT
+def sent(request):
+    job = Job(make_queue(FakeClock()), request, lambda _: None, lambda *_: None, 0.0)
+    job.state = SENT
+    return job
 
 
 class Events:
@@ -77,7 +78,7 @@ class Rig:
         self.link.connection_made(self.transport)
 
     def send(self, batch_id, *bodies):
-        batch = Batch(batch_id, [Item(InferenceRequest("r", [Part("body", body)])) for body in bodies], 0.0)
+        batch = Batch(batch_id, [sent(InferenceRequest("r", [Part("body", body)])) for body in bodies], 0.0)
         self.link.send(batch)
         return batch
 
@@ -297,7 +298,7 @@ async def test_a_batch_that_no_frame_can_hold_is_refused_without_hurting_the_wor
 @in_loop
 async def test_a_batch_whose_names_no_frame_can_hold_does_not_kill_the_worker():
     rig = Rig()
-    rig.link.send(Batch(1, [Item(InferenceRequest("r", [Part("\N{REPLACEMENT CHARACTER}" * (22 << 20), b"")]))], 0.0))
+    rig.link.send(Batch(1, [sent(InferenceRequest("r", [Part("\N{REPLACEMENT CHARACTER}" * (22 << 20), b"")]))], 0.0))
     await asyncio.sleep(0)
     ((_, _, results, _),) = rig.events.done
     assert rig.transport.writes == []  # the worker would take such a frame for a broken stream, and exit

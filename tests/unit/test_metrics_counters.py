@@ -95,7 +95,7 @@ def test_handlers_counter_is_overwritten_or_its_gauge_added_up() -> None:
     for value in (2.0, 3.0):
         custom.add("seen", value, "count", "counter", [("b", "2"), ("a", "1")])
         custom.add("load", value, "percent", "gauge")
-    report = SimpleNamespace(name="seen", value=1.0, unit="count", kind="counter", dimensions=[("a", "1"), ["b", "2"]])
+    report = SimpleNamespace(name="seen", value=1.0, unit="count", kind="counter", dimensions=[("a", "1"), ("b", "2")])
     custom.extend([report])
     assert {series.name: value for series, value in custom.values.items()} == {"seen": 6.0, "load": 3.0}
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.core_fakes import FakeClock, make_queue
 
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
@@ -30,7 +31,7 @@ class FakeService:
     def submit(self, handle: Any, request: InferenceRequest, on_done: Any, on_chunk: Any) -> Job:
         if self.refusal is not None:
             raise self.refusal
-        job = Job(SimpleNamespace(), request, on_done, on_chunk, 0.0)  # type: ignore[arg-type]
+        job = Job(make_queue(FakeClock()), request, on_done, on_chunk, 0.0)
         self.jobs.append(job)
         return job
 

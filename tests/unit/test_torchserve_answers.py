@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from support.core_fakes import FakeClock
 
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
+from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.core.pending import ModelQueue
 from mlserve.errors import ErrorKind, ModelNotFound, NoWorker, QueueFull, ServeError, VersionNotFound
 from mlserve.protocols.torchserve import Answer, HttpOptions, encode, encode_error
 from mlserve.rest.http1 import heads_for, https_only
@@ -31,7 +32,7 @@ def written(answer: Answer, options: HttpOptions = STYLE, keep_alive: bool = Tru
 
 
 def ended(result: InferenceResponse | ServeError, version: str = "") -> Job:
-    queue: Any = SimpleNamespace(spec=ModelSpec(ModelKey("m", "1.0"), "/x", "h"))
+    queue = ModelQueue(ModelSpec(ModelKey("m", "1.0"), "/x", "h"), FakeClock(), ModelStats())
     job = Job(queue, InferenceRequest(ID, [Part("body", b"")], version=version), lambda _: None, lambda *_: None, 0.0)
     job.finish(result)
     return job

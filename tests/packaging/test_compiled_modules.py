@@ -1,0 +1,47 @@
+"""What setup.py compiles is fit for it: checked without compiling anything, which takes minutes."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+(MODULES,) = (
+    ast.literal_eval(node.value)
+    for node in TREE.body
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
+)
+# Bases from elsewhere that are fit: no instance of theirs has attributes, or can be referred to weakly.
+FIT = {"NamedTuple", "Protocol", "IntEnum", "Exception", "asyncio.Protocol"}
+
+
+def classes(paths: list[Path]) -> list[tuple[Path, ast.ClassDef]]:
+    found = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    return [(path, node) for path, node in found if isinstance(node, ast.ClassDef)]
+
+
+def test_no_compiled_class_derives_from_one_that_crashes_when_it_is_freed() -> None:
+    """mypyc leaves the weak references to such objects behind: the next collection is a segmentation fault."""
+    compiled = classes([ROOT / name for name in MODULES])
+    known = {node.name for _, node in compiled} | FIT
+    bad = [f"{path.name}: {node.name}({ast.unparse(b)})" for path, node in compiled for b in node.bases]
+    bad = [text for text in bad if text.split("(", 1)[1][:-1] not in known]
+    assert not bad
+
+
+def test_no_interpreted_class_derives_from_a_compiled_one() -> None:
+    """Python refuses that when the module is imported."""
+    inside = {ROOT / name for name in MODULES}
+    names = {node.name for _, node in classes(sorted(inside))}
+    imported = []
+    for path in sorted({*(ROOT / "mlserve").rglob("*.py"), *(ROOT / "handlers").rglob("*.py")} - inside):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        taken = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and f"{(node.module or '').replace('.', '/')}.py" in MODULES
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                imported += [f"{path.name}: {node.name}" for b in node.bases if ast.unparse(b) in taken & names]
+    assert not imported
