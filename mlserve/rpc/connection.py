@@ -48,7 +48,7 @@ class Shared:
         self.connections: set[Connection] = set()
         self.empty = asyncio.Event()
         self.empty.set()
-        self.on_open: Any = None  # called with each new connection
+        self.on_open: Any = None  # called with each new connection; gives the timer that ends with it
         self.greeting = frames.settings_frame(
             {
                 frames.MAX_STREAMS: MAX_STREAMS,
@@ -70,7 +70,6 @@ class Connection(asyncio.Protocol):
         "_greeted",
         "_heads",
         "_rest",
-        "_timer",
         "_unanswered",
         "blocked",
         "client",
@@ -79,9 +78,12 @@ class Connection(asyncio.Protocol):
         "leaving",
         "max_frame",
         "resized",
+        "seen",
         "shared",
+        "since",
         "streams",
         "stuffed",
+        "timer",
         "transport",
         "window",
     )
@@ -105,7 +107,9 @@ class Connection(asyncio.Protocol):
         self._unanswered = 0  # bytes that came and that the client has got no new room for
         self._block = b""  # headers that go on in the next frame
         self._block_stream = self._block_flags = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # of the greeting, then of its age
+        self.seen: object = None  # what it was owed when last looked at, and since when
+        self.since = 0.0
 
     # -- transport ----------------------------------------------------------------------------------------------------
 
@@ -122,15 +126,13 @@ class Connection(asyncio.Protocol):
         if secure is not None and secure.selected_alpn_protocol() != "h2":
             self.transport.abort()
             return
-        self._timer = asyncio.get_running_loop().call_later(shared.patience, self.transport.abort)
+        self.timer = asyncio.get_running_loop().call_later(shared.patience, self.transport.abort)
         self.transport.write(shared.greeting)
-        if shared.on_open is not None:
-            shared.on_open(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nobody waits for what it asked."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
         for stream in list(self.streams.values()):
             stream.drop()
         shared = self.shared
@@ -160,6 +162,12 @@ class Connection(asyncio.Protocol):
         """Send pieces."""
         if not self.transport.is_closing():
             self.transport.writelines(lines)
+
+    def owed(self) -> object:
+        """What the client has to take, or the beginning of what it has to send, before this goes on."""
+        if self.stuffed or self.transport.is_closing():
+            return self.transport.get_write_buffer_size()
+        return (self._rest, self._block) if self._rest or self._block_stream else None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -224,9 +232,9 @@ class Connection(asyncio.Protocol):
             self._rest = data
             return b""
         self._greeted = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.shared.on_open(self) if self.shared.on_open is not None else None
         return data[len(preface) :]
 
     # -- frames -------------------------------------------------------------------------------------------------------

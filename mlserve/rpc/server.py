@@ -11,12 +11,14 @@ import ssl
 from typing import Any
 
 from mlserve.protocols.unix_sockets import make_way
+from mlserve.rpc import stalls
 from mlserve.rpc.connection import Connection, Shared
 from mlserve.settings.tree import UNIX
 
 BACKLOG = 4096  # connections that the kernel holds
 LAST_CALL = 0.25  # seconds in which a call that was on its way when a connection was told to end is still served
 HANDSHAKE = 30.0  # seconds for TLS
+SWEEP = 1.0  # seconds between two looks for clients that stall
 
 
 class RpcServer:
@@ -29,12 +31,14 @@ class RpcServer:
         self._server: Any = None
         self._inode = 0
         self._path = ""
+        self._sweeper: asyncio.TimerHandle | None = None
         if age:
             shared.on_open = self._limit_age
 
     async def open(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """Listen; the port that it is. Raises OSError."""
         loop = asyncio.get_running_loop()
+        self._sweep()
 
         def make() -> Connection:
             return Connection(self._shared)
@@ -61,21 +65,27 @@ class RpcServer:
             )
         except OSError as error:  # the loop's own text names the address once more
             raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error)) from None
+        for each in self._server.sockets:  # its connections have it from there: hosts that are gone are found out
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def _limit_age(self, connection: Connection) -> None:
+    def _sweep(self) -> None:
+        """Once a second, to the end of the server."""
+        loop = asyncio.get_running_loop()
+        stalls.sweep(self._shared, loop.time())
+        self._sweeper = loop.call_later(SWEEP, self._sweep)
+
+    def _limit_age(self, connection: Connection) -> asyncio.TimerHandle:
         """All clients that came together should not go together, so the age varies by a tenth."""
         varied = self._age * random.uniform(0.9, 1.1)  # noqa: S311  # nobody gains by guessing it
-        asyncio.get_running_loop().call_later(varied, self._retire, connection)
+        return asyncio.get_running_loop().call_later(varied, self._retire, connection)
 
     def _retire(self, connection: Connection) -> None:
-        if connection not in self._shared.connections:
-            return
         connection.announce()
         loop = asyncio.get_running_loop()
         loop.call_later(LAST_CALL, connection.leave)
         if self._grace:
-            loop.call_later(LAST_CALL + self._grace, connection.cut)
+            connection.timer = loop.call_later(LAST_CALL + self._grace, connection.cut)
 
     def refuse(self) -> None:
         """Take no more connections, and after a moment no more calls."""
@@ -98,5 +108,7 @@ class RpcServer:
 
     def cut(self) -> None:
         """End every connection that is left."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for connection in list(self._shared.connections):
             connection.cut()

@@ -75,6 +75,8 @@ class Stream:
         "messages",
         "over",
         "owner",
+        "seen",
+        "since",
         "wake",
         "window",
     )
@@ -101,6 +103,8 @@ class Stream:
         self._lead = b""  # the first headers, until they are sent
         self._end: bytes | None = None  # the trailers
         self._room: asyncio.Future[None] | None = None  # of whoever waits for the client to read
+        self.seen: int | None = None  # bytes of a request that were there when last looked at, and since when
+        self.since = 0.0
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
@@ -189,6 +193,12 @@ class Stream:
         if self._unanswered > WINDOW // 2 and not (self.half_closed or self.over):
             self._make_room()
         return message
+
+    def owed(self) -> int | None:
+        """Bytes that there are of a request whose rest is the client's to send; None if it need not send any."""
+        if self.half_closed or self.over or (self.messages is not None and (not self._size or self._held > HELD)):
+            return None
+        return self._size
 
     def close_half(self) -> None:
         """The client has said all. Raises ``Refused``."""

@@ -58,6 +58,9 @@ class Wire:
     def resume_reading(self) -> None:
         self.paused = False
 
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 
@@ -95,8 +98,10 @@ class EchoMethod:
 class Client:
     """Needs a running event loop. ``take`` gives the frames since it was asked last."""
 
-    def __init__(self, methods: Any = None, *, limit: int = 1 << 20, greet: bool = True) -> None:
-        self.shared = Shared(
+    def __init__(
+        self, methods: Any = None, *, limit: int = 1 << 20, greet: bool = True, shared: Shared | None = None
+    ) -> None:
+        self.shared = shared or Shared(
             {METHOD: EchoMethod()} if methods is None else methods, max_receive=limit, max_headers=8192, patience=30.0
         )
         self.wire = Wire()
