@@ -108,7 +108,8 @@ class Heads:
             fields: Any = self._decoder.decode(block, raw=True)
         except HPACKError as error:
             raise ConnectionFault(Error.COMPRESSION_ERROR, f"headers: {error}") from None
-        changed = len(table) != count or (count > 0 and table[0] is not newest)
+        resized = bool(block) and block[0] & 0xE0 == 0x20  # of the table (RFC 7541, 6.3): what fits in, from now on
+        changed = resized or len(table) != count or (count > 0 and table[0] is not newest)
         if changed:
             self._kept.clear()
         return fields, changed

@@ -102,6 +102,21 @@ def test_the_same_bytes_mean_other_headers_once_the_table_has_changed() -> None:
     played(play)
 
 
+def test_a_change_of_the_tables_size_is_carried_out_each_time() -> None:
+    """A block that was seen before is not decoded again, unless it says what fits into the table."""
+
+    def play() -> None:
+        client = Client()
+        table = client.connection._heads._decoder.header_table
+        call = b"\x83\x86\x44\x01/"
+        for number, (update, size) in enumerate(((b"\x20", 0), (b"\x3f\xe1\x1f", 4096)) * 2):
+            client.send(frames.headers_frame(2 * number + 1, update + call, end=False))
+            assert table.maxsize == size
+        assert not client.wire.closed
+
+    played(play)
+
+
 def test_a_large_answer_waits_for_room_in_both_windows() -> None:
     def play() -> None:
         client = Client()
