@@ -94,11 +94,15 @@ class SequenceStream:
                 if self._closed:
                     return
                 self._take(request)
-                while not self._closed and (self._open >= WINDOW or self._waiting > STREAM_BACKLOG):
+                while not self._closed and self._full():
                     self._room.clear()
                     await self._room.wait()
         finally:
             self.close()
+
+    def _full(self) -> bool:
+        """Failures are answered at once, and in a client that does not read they would pile up like other answers."""
+        return max(self._open, len(self._ready)) >= WINDOW or self._waiting > STREAM_BACKLOG
 
     def _take(self, request: PredictionsRequest) -> None:
         begins = _is_true(request.input.get(self._headers.start))

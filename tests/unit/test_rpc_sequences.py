@@ -199,3 +199,27 @@ def test_a_server_that_stops_reads_no_more_and_answers_what_it_has() -> None:
         talk.service.answer(0)
 
     assert converse(script).said == [("a", "call-1")]
+
+
+def test_failures_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+    async def play() -> None:
+        async def requests() -> AsyncIterator[PredictionsRequest]:
+            for _ in range(10 * sequences.WINDOW):
+                taken.append(None)
+                yield PredictionsRequest()  # which has no sequence
+
+        taken: list[None] = []
+        call: Any = SimpleNamespace(request_id="c", failures=lambda *_: Failure(Code.INTERNAL, "no", "R"))
+        service: Any = FakeService()
+        stream = sequences.SequenceStream(service, call, accept, SequenceHeaders())
+        told = stream.responses(requests())
+        await anext(told)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(taken) <= 2 * sequences.WINDOW
+        count = 1
+        async for _response in told:
+            count += 1
+        assert count == 10 * sequences.WINDOW
+
+    asyncio.run(play())
