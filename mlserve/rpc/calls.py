@@ -26,6 +26,7 @@ from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.rpc.codes import Code
+from mlserve.rpc.frames import Error
 from mlserve.rpc.statuses import Failure, Failures, unexpected
 from mlserve.rpc.stream import Bytes, Refused, Stream
 
@@ -179,7 +180,11 @@ class Running:
 
     def _expire(self) -> None:
         self._call.code = Code.DEADLINE_EXCEEDED
-        self._call.stream.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        stream = self._call.stream
+        if stream.behind:  # the status would wait behind what the client does not take
+            stream.connection.end_stream(stream, Error.CANCEL)
+        else:
+            stream.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         self._task.cancel()
 
     async def _run(self, message: Bytes | None) -> None:

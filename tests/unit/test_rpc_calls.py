@@ -195,3 +195,15 @@ def test_requests_of_a_stream_are_answered_as_they_come() -> None:
         assert played.access.codes == [Code.OK]
 
     asyncio.run(play())
+
+
+def test_a_deadline_also_ends_a_call_whose_answer_nobody_takes() -> None:
+    async def play() -> None:
+        played = Played()
+        number = played.call("StreamPredictions", grpc_timeout="20m")
+        await played.ended()
+        assert played.client.last() == (frames.RST_STREAM, Error.CANCEL)
+        assert number not in played.client.connection.streams
+        assert played.access.codes == [Code.DEADLINE_EXCEEDED]
+
+    asyncio.run(play())
