@@ -25,7 +25,7 @@ from mlserve.rpc.frames import (
     ConnectionFault,
     Error,
 )
-from mlserve.rpc.heads import Head, Heads
+from mlserve.rpc.heads import HARD, Head, Heads
 from mlserve.rpc.stream import LARGE, WINDOW, Refused, Stream, method_of
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self.last = 0  # highest number of a stream
         self.leaving = False  # streams beyond the last are not served any more
         self._unanswered = 0  # bytes that came and that the client has got no new room for
-        self._block = b""  # headers that go on in the next frame
+        self._block = bytearray()  # headers that go on in the next frame
         self._block_stream = self._block_flags = 0
         self.timer: asyncio.TimerHandle | None = None  # of the greeting, then of its age
         self.seen: object = None  # what it was owed when last looked at, and since when
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         """What the client has to take, or the beginning of what it has to send, before this goes on."""
         if self.stuffed or self.transport.is_closing():
             return self.transport.get_write_buffer_size()
-        return (self._rest, self._block) if self._rest or self._block_stream else None
+        return (self._rest, len(self._block)) if self._rest or self._block_stream else None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
             if flags & END_HEADERS:
                 self._on_headers(number, flags, payload)
             else:
-                self._block, self._block_stream, self._block_flags = payload, number, flags
+                self._block, self._block_stream, self._block_flags = bytearray(payload), number, flags
         elif kind == DATA:
             self._on_data(flags, number, payload)
         elif kind == frames.CONTINUATION:
@@ -264,11 +264,11 @@ class Connection(asyncio.Protocol):
         if not self._block_stream or number != self._block_stream:
             raise ConnectionFault(Error.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._block += payload
-        if len(self._block) > self.shared.max_headers or not payload:
+        if len(self._block) > HARD * self.shared.max_headers or not payload:
             raise ConnectionFault(Error.ENHANCE_YOUR_CALM, "too many headers")
         if flags & END_HEADERS:
-            block, begun = self._block, self._block_flags
-            self._block, self._block_stream = b"", 0
+            block, begun = bytes(self._block), self._block_flags
+            self._block, self._block_stream = bytearray(), 0
             self._on_headers(number, begun, block)
 
     def _on_headers(self, number: int, flags: int, block: bytes) -> None:

@@ -16,6 +16,7 @@ from hpack import Decoder, HPACKError
 from mlserve.rpc.frames import ConnectionFault, Error
 
 KEPT = 32  # blocks per connection
+HARD = 4  # times the limit: as much is decoded, so that too many headers end their call and not the connection
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])").fullmatch
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENCODINGS = {b"": "", b"identity": "", b"gzip": "gzip", b"deflate": "deflate"}
@@ -26,12 +27,14 @@ class Head:
     """The headers of a call.
 
     ``method`` is what serves it, None if nothing does. ``timeout`` is in seconds, 0 if there is none. ``status`` is the
-    HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not allow.
+    HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not allow, ``excess`` that there
+    is too much.
     """
 
     __slots__ = (
         "authorization",
         "encoding",
+        "excess",
         "malformed",
         "method",
         "origin",
@@ -71,16 +74,18 @@ class Head:
         limit = _TIMEOUT(found.get(b"grpc-timeout", b""))
         if limit is not None:
             self.timeout = max(0.001, int(limit[1]) * _UNITS[limit[2]])
+        self.excess = ""
         self.origin: Any = None  # of the access log's lines
 
 
 class Heads:
     """The decoder of one connection. ``limit`` is in bytes, of all headers of a call together."""
 
-    __slots__ = ("_decoder", "_kept", "_methods")
+    __slots__ = ("_decoder", "_kept", "_limit", "_methods")
 
     def __init__(self, methods: Mapping[str, Any], limit: int) -> None:
-        self._decoder = Decoder(max_header_list_size=limit)
+        self._decoder = Decoder(max_header_list_size=HARD * limit)
+        self._limit = limit
         self._methods = methods
         self._kept: dict[bytes, Head] = {}
 
@@ -90,7 +95,10 @@ class Heads:
         if head is None:
             fields, changed = self._decode(block)
             head = Head(fields, self._methods)
-            if not changed:
+            size = sum(len(name) + len(value) + 32 for name, value in fields)  # as RFC 9113, 6.5.2 counts
+            if size > self._limit:
+                head.excess = f"Headers of {size} bytes are more than {self._limit} (max_header_size)"
+            elif not changed:
                 if len(self._kept) >= KEPT:
                     self._kept.clear()
                 self._kept[block] = head

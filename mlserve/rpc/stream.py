@@ -353,6 +353,8 @@ _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 def method_of(stream: Stream) -> Any:
     """What serves the call. Raises ``Refused``."""
     head = stream.head
+    if head.excess:
+        raise Refused(Code.RESOURCE_EXHAUSTED, head.excess)
     if head.method is None:
         raise Refused(Code.UNIMPLEMENTED, "Method not found!")
     if head.encoding is None:

@@ -235,7 +235,7 @@ BAD_BYTES = [
     ),
     (
         "headers without end",
-        frames.frame(frames.HEADERS, 0, 1, b"\x83") + frames.frame(frames.CONTINUATION, 0, 1, b"\x83" * 9000),
+        frames.frame(frames.HEADERS, 0, 1, b"\x83") + frames.frame(frames.CONTINUATION, 0, 1, b"\x83" * 9000) * 4,
         Error.ENHANCE_YOUR_CALM,
     ),
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import pytest
 from support.http2 import METHOD, Client, EchoMethod, framed, played
 
 from mlserve.rpc import control, frames
@@ -111,5 +112,25 @@ def test_messages_that_are_taken_let_the_client_go_on() -> None:
                 pass
         assert not method.streams[0].over
         assert method.streams[0]._held == 0 < HELD
+
+    played(play)
+
+
+@pytest.mark.parametrize("piece", [100, 7000])
+def test_too_many_headers_end_their_call_and_no_other(piece: int) -> None:
+    """A proxy sends the calls of all its clients over one connection."""
+
+    def play() -> None:
+        method = EchoMethod(later=True)
+        client = Client({METHOD: method})
+        client.call(b"other")
+        number = client.begin(**{f"x{at}": "~" * piece for at in range(0, 14_000, piece)})
+        fields = client.outcome(number)[0]
+        assert fields["grpc-status"] == "8"
+        assert "max_header_size" in fields["grpc-message"]
+        method.streams[0].answer(b"done")
+        assert not client.wire.closed
+        client.begin(**{f"x{at}": "~" * 7000 for at in range(6)})
+        assert client.wire.closed, "there is an end to what is decoded"
 
     played(play)
