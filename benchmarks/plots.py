@@ -15,8 +15,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend is chosen first
 
 COLOURS = {
-    "mlserve": "#d62728", "torchserve": "#8c564b", "triton": "#2ca02c", "mosec": "#1f77b4", "litserve": "#9467bd",
-    "bentoml": "#e377c2", "ray": "#17becf", "mlserver": "#bcbd22", "fastapi": "#7f7f7f",
+    "mlserve": "#d62728", "mlserve-compiled": "#ff9896", "torchserve": "#8c564b", "triton": "#2ca02c",
+    "mosec": "#1f77b4", "litserve": "#9467bd", "bentoml": "#e377c2", "ray": "#17becf", "mlserver": "#bcbd22",
+    "fastapi": "#7f7f7f",
 }  # fmt: skip
 FIGURES = (("rate", "answers/s"), ("p50_ms", "median, ms"), ("p99_ms", "p99, ms"))
 
