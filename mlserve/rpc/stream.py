@@ -195,7 +195,11 @@ class Stream:
         return message
 
     def owed(self) -> int | None:
-        """Bytes that there are of a request whose rest is the client's to send; None if it need not send any."""
+        """Bytes that there are of a request whose rest is the client's to send, or, below zero, of a single answer that
+        it is to take; None if it need not do anything. Of several answers it may take the next when it likes."""
+        method: Any = self.head.method
+        if self._end is not None and self._out and not method.server_streaming:
+            return -self.behind
         if self.half_closed or self.over or (self.messages is not None and (not self._size or self._held > HELD)):
             return None
         return self._size

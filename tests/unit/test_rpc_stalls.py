@@ -78,6 +78,22 @@ def test_half_a_request_ends_its_call_and_no_other() -> None:
     played(play)
 
 
+def test_answers_that_their_client_makes_no_room_for_are_let_go() -> None:
+    """Ten thousand on a connection, of 64 MiB each, would be kept for as long as it likes."""
+
+    def play() -> None:
+        client = Client()
+        client.send(frames.settings_frame({frames.INITIAL_WINDOW: 0}))
+        never, slowly = client.call(b"x" * 100), client.call(b"x" * 100)
+        client.take()
+        passed(client, 50, each=lambda: client.send(frames.window_update(slowly, 1)))
+        found = client.take()
+        assert [frame.stream for frame in found if frame.kind == frames.RST_STREAM] == [never]
+        assert list(client.connection.streams) == [slowly]
+
+    played(play)
+
+
 def test_who_merely_waits_is_left_alone() -> None:
     def play() -> None:
         slow, streaming = EchoMethod(later=True), EchoMethod(streaming=True)
