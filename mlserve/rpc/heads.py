@@ -26,9 +26,9 @@ _PSEUDO = (b":method", b":scheme", b":authority", b":path")
 class Head:
     """The headers of a call.
 
-    ``method`` is what serves it, None if nothing does. ``timeout`` is in seconds, 0 if there is none. ``status`` is the
-    HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not allow, ``excess`` that there
-    is too much.
+    ``method`` is what serves it, None if nothing does. ``timeout`` is in seconds, 0 if there is none, -1 if it cannot be
+    read. ``status`` is the HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not allow,
+    ``excess`` that there is too much.
     """
 
     __slots__ = (
@@ -71,8 +71,11 @@ class Head:
         self.authorization = found.get(b"authorization", b"")
         self.encoding = _ENCODINGS.get(found.get(b"grpc-encoding", b""))
         self.timeout = 0.0
-        limit = _TIMEOUT(found.get(b"grpc-timeout", b""))
-        if limit is not None:
+        given = found.get(b"grpc-timeout")
+        limit = _TIMEOUT(given or b"")
+        if given and limit is None:
+            self.timeout = -1.0
+        elif limit is not None:
             self.timeout = max(0.001, int(limit[1]) * _UNITS[limit[2]])
         self.excess = ""
         self.origin: Any = None  # of the access log's lines

@@ -363,4 +363,6 @@ def method_of(stream: Stream) -> Any:
         raise Refused(Code.UNIMPLEMENTED, "Method not found!")
     if head.encoding is None:
         raise Refused(Code.UNIMPLEMENTED, "The message encoding is none of identity, deflate, gzip")
+    if head.timeout < 0:
+        raise Refused(Code.INTERNAL, "Malformed grpc-timeout")  # as gRPC for Go says; not a call without a deadline
     return head.method

@@ -207,3 +207,15 @@ def test_a_deadline_also_ends_a_call_whose_answer_nobody_takes() -> None:
         assert played.access.codes == [Code.DEADLINE_EXCEEDED]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("value", ["abc", "1", "-1S", "123456789S", "1 S"])
+def test_a_deadline_that_cannot_be_read_is_not_taken_for_none(value: str) -> None:
+    async def play() -> None:
+        played = Played()
+        number = played.call("Predictions", grpc_timeout=value)
+        fields = played.client.outcome(number)[0]
+        assert (fields["grpc-status"], fields["grpc-message"]) == ("13", "Malformed grpc-timeout")
+        assert not played.client.connection.streams
+
+    asyncio.run(play())
