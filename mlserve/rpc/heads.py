@@ -26,9 +26,9 @@ _PSEUDO = (b":method", b":scheme", b":authority", b":path")
 class Head:
     """The headers of a call.
 
-    ``method`` is what serves it, None if nothing does. ``timeout`` is in seconds, 0 if there is none, -1 if it cannot be
-    read. ``status`` is the HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not allow,
-    ``excess`` that there is too much.
+    ``method`` is what serves it, None if nothing does. ``timeout`` is in seconds, 0 if there is none, -1 if it is
+    unreadable. ``status`` is the HTTP status of a request that is no gRPC call. ``malformed`` says what HTTP/2 does not
+    allow, ``excess`` that there is too much.
     """
 
     __slots__ = (
