@@ -67,7 +67,7 @@ class Compile(build_ext):
 
 if os.environ.get("MLSERVE_COMPILE") == "1":
     setup(
-        setup_requires=["mypy==2.4.1"],
+        setup_requires=["mypy==2.4.1", "msgspec>=0.18.6"],  # mypy needs the arguments of msgspec's classes
         cmdclass={"build_ext": Compile},
         ext_modules=[Extension("mlserve.compiled__mypyc", [])],
     )
