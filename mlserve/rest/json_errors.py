@@ -97,7 +97,10 @@ def json_errors(
             response = http_exception_response(error, limit_setting=limit_setting)
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception as error:
+            gone = request.transport is None or request.transport.is_closing()
+            if gone and isinstance(error, ConnectionResetError):
+                raise asyncio.CancelledError from None  # as aiohttp itself ends a request whose client has gone
             log.exception("request %s: %s %s failed", request_id, request.method, request.path)
             response = error_response(500, type_for(500), INTERNAL_ERROR)
         finally:

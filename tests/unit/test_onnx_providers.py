@@ -65,7 +65,10 @@ def opened(monkeypatch, tmp_path, available, gpu=None, **options):
         SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda key, value: None),
         InferenceSession=Session,
     )
+    state = SimpleNamespace(Fail=KeyError, InvalidArgument=ValueError, RuntimeException=RuntimeError)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi", SimpleNamespace(onnxruntime_pybind11_state=state))
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi.onnxruntime_pybind11_state", state)
     file = tmp_path / "m.onnx"
     file.write_bytes(b"x")
     return open_model("onnx", Source(file, gpu=gpu, threads=3, options=options))
