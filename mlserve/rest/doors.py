@@ -21,6 +21,7 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tls import server_context
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
+from mlserve.protocols.unix_sockets import BACKLOG
 from mlserve.rest.addresses import Address, listeners
 from mlserve.rest.fast import FastLane
 from mlserve.rest.headers import HeaderStyle
@@ -28,7 +29,7 @@ from mlserve.rest.http1 import https_only
 from mlserve.rest.inference import build_inference_app
 from mlserve.rest.json_errors import JsonErrorsRunner
 from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
-from mlserve.rest.listeners import BACKLOG, Listener, listen
+from mlserve.rest.listeners import Listener, listen
 from mlserve.rest.management import build_management_app
 from mlserve.rest.metrics import build_metrics_app
 from mlserve.rest.noting import AnswerNotes

@@ -163,12 +163,15 @@ class FastLane(LaneConnection):
     def _read_large(self) -> None:
         """The parser has read a head and the first of a large body."""
         self._large_head = head = self._parsed_head()
-        plainest = self._fed and self._messages == 1 and self._missed < MISSES
-        if plainest and head.keep(self._fed, self._body_size, self._large):
-            self._known, self._known_path = head, self._url.partition(b"?")[0]
+        self._remember(head, self._body_size, self._large)
         self._fed = b""
         self.transport.set_protocol(LargeBody(self, self._large, self._body))
         self._body = []
+
+    def _remember(self, head: RequestHead, come: int, length: int) -> None:
+        """Compare what follows with ``head``, if that came alone, with ``come`` bytes of its body of ``length``."""
+        if self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, come, length):
+            self._known, self._known_path = head, self._url.partition(b"?")[0]
 
     def _again(self, data: bytes) -> bool:
         """Submit ``data`` if it is one whole request that begins like the one before; or read on, if it is large."""
@@ -292,13 +295,7 @@ class FastLane(LaneConnection):
                 self._keep(request_bytes(method, self._url, version, self._headers, body))
         elif self._route is not None:
             head = self._parsed_head()
-            if (
-                self._fed
-                and self._messages == 1
-                and self._missed < MISSES
-                and head.keep(self._fed, len(body), len(body))
-            ):
-                self._known, self._known_path = head, self._url.partition(b"?")[0]
+            self._remember(head, len(body), len(body))
             self._submit(head, body)
 
     def _parsed_head(self) -> RequestHead:

@@ -7,20 +7,17 @@ it, and once an event loop has made a transport of a socket it has also begun to
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from mlserve.protocols.unix_sockets import make_way
+from mlserve.protocols.unix_sockets import BACKLOG, UnixListener
 from mlserve.rest.addresses import Address
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096  # connections that the kernel holds for a listener
 LINGER = 2.0  # seconds in which a refused client may read why
 _HANDSHAKE = 0x16  # first byte of a TLS record that begins a connection (RFC 8446, 5.1)
 
@@ -52,37 +49,6 @@ async def listen(
     if context is None:
         return await loop.create_server(make, address.host, address.port, backlog=BACKLOG)
     return TlsListener(await _bind(address), make, context, refusal, patience)
-
-
-class UnixListener:
-    """A socket file, which is removed when the listener closes."""
-
-    def __init__(self, path: str, server: asyncio.Server) -> None:
-        self._path = path
-        self._inode = os.stat(path).st_ino
-        self._server = server
-        self.sockets = server.sockets
-
-    @classmethod
-    async def open(cls, path: str, factory: Any) -> UnixListener:
-        """Raises OSError, also where somebody listens already."""
-        make_way(path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            bound.bind(path)
-            bound.setblocking(False)
-            server = await asyncio.get_running_loop().create_unix_server(factory, sock=bound, backlog=BACKLOG)
-        except BaseException:
-            bound.close()
-            raise
-        return cls(path, server)
-
-    def close(self) -> None:
-        """Accept no more, and remove the file unless another server has put its own there."""
-        self._server.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
 
 
 async def _bind(address: Address) -> list[socket.socket]:

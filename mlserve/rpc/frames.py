@@ -96,17 +96,22 @@ def headers_frame(stream: int, block: bytes, end: bool) -> bytes:
     return b"".join(frames) + frame(CONTINUATION, END_HEADERS, stream, pieces[-1])
 
 
+def sevens(number: int) -> bytes:
+    """Seven bits to a byte, the lowest first: HPACK's integers behind their prefix, and Protocol Buffers' varints."""
+    coded = bytearray()
+    while number > 127:
+        coded.append(number & 127 | 128)
+        number >>= 7
+    coded.append(number)
+    return bytes(coded)
+
+
 def _text(value: bytes) -> bytes:
     """A string literal: its length with a prefix of 7 bits (RFC 7541, 5.1), not Huffman coded."""
     length = len(value)
     if length < 127:
         return bytes((length,)) + value
-    rest, coded = length - 127, bytearray((127,))
-    while rest > 127:
-        coded.append(rest & 127 | 128)
-        rest >>= 7
-    coded.append(rest)
-    return bytes(coded) + value
+    return b"\x7f" + sevens(length - 127) + value
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -13,6 +13,7 @@ from mlserve.core.service import InferenceService
 from mlserve.errors import ServeError
 from mlserve.rpc.calls import Call, Calls, Method
 from mlserve.rpc.codes import Code
+from mlserve.rpc.frames import sevens
 from mlserve.rpc.inference import InferenceApi
 from mlserve.rpc.large import cut
 from mlserve.rpc.stream import Bytes, Stream
@@ -78,9 +79,4 @@ def prediction_head(length: int) -> bytes:
     """What stands before the bytes of ``prediction`` in a ``PredictionResponse``: tag of field 1, and a varint."""
     if length < 128:
         return bytes((0x0A, length)) if length else b""
-    coded = bytearray((0x0A,))
-    while length > 127:
-        coded.append(length & 127 | 128)
-        length >>= 7
-    coded.append(length)
-    return bytes(coded)
+    return b"\x0a" + sevens(length)

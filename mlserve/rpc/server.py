@@ -10,12 +10,11 @@ import socket
 import ssl
 from typing import Any
 
-from mlserve.protocols.unix_sockets import make_way
+from mlserve.protocols.unix_sockets import BACKLOG, UnixListener
 from mlserve.rpc import stalls
 from mlserve.rpc.connection import Connection, Shared
 from mlserve.settings.tree import UNIX
 
-BACKLOG = 4096  # connections that the kernel holds
 LAST_CALL = 0.25  # seconds in which a call that was on its way when a connection was told to end is still served
 HANDSHAKE = 30.0  # seconds for TLS
 SWEEP = 1.0  # seconds between two looks for clients that stall
@@ -29,8 +28,6 @@ class RpcServer:
         self._age = age
         self._grace = grace
         self._server: Any = None
-        self._inode = 0
-        self._path = ""
         self._sweeper: asyncio.TimerHandle | None = None
         if age:
             shared.on_open = self._limit_age
@@ -46,17 +43,7 @@ class RpcServer:
         if context is not None:
             context.set_alpn_protocols(["h2"])
         if host.startswith(UNIX):
-            self._path = host.removeprefix(UNIX)
-            make_way(self._path)
-            bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                bound.bind(self._path)
-                bound.setblocking(False)
-                self._server = await loop.create_unix_server(make, sock=bound, ssl=context, backlog=BACKLOG)
-            except BaseException:
-                bound.close()
-                raise
-            self._inode = os.stat(self._path).st_ino
+            self._server = await UnixListener.open(host.removeprefix(UNIX), make, context)
             return 0
         limit = HANDSHAKE if context is not None else None
         try:
@@ -92,10 +79,6 @@ class RpcServer:
         if self._server is None:
             return
         self._server.close()
-        if self._path:
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(self._path).st_ino == self._inode:
-                    os.unlink(self._path)
         loop = asyncio.get_running_loop()
         for connection in list(self._shared.connections):
             connection.announce()
