@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from support.lane_client import MIB, OK, Client, post, with_client
 from mlserve.core.messages import Chunk, InferenceResponse
 from mlserve.errors import ServeError
 from mlserve.rest import request_head
+from mlserve.rest.fast import FastLane
 
 
 def test_a_large_answer_to_a_client_that_reads_later_is_not_cut() -> None:
@@ -198,3 +201,32 @@ def test_a_client_that_never_reads_its_answer_is_cut_and_a_slow_one_is_not() -> 
         assert client.transport.aborted
 
     with_client(check)
+
+
+REQUESTS = [post(), post(b"y" * 100_000), post(b"y" * 100_000)[:80_000], post(path="/models"), b"?\r\n\r\n", b"POST /"]
+
+
+@pytest.mark.parametrize("data", REQUESTS, ids=("small", "large", "half", "cold", "bad", "begun"))
+def test_a_connection_that_has_ended_does_not_stay_until_the_next_collection(data: bytes) -> None:
+    """Of short connections 2,400 came and went between two collections, 5 KiB each."""
+
+    def count() -> int:
+        return sum(type(each) is FastLane for each in gc.get_objects())
+
+    def check(client: Client) -> None:
+        slow = SimpleNamespace(connection_made=lambda transport: None, data_received=lambda data: None)
+        client.shared.slow = lambda: slow  # type: ignore[assignment, return-value]
+        client.transport.set_protocol = lambda protocol: None  # type: ignore[attr-defined]
+        client.send(data)
+        client.lane.connection_lost(None)
+        client.clock.turn()
+        del client.lane
+        assert count() == before
+
+    gc.collect()
+    before = count()
+    gc.disable()
+    try:
+        with_client(check)
+    finally:
+        gc.enable()
