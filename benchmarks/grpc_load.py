@@ -20,6 +20,7 @@ import grpc
 from benchmarks.peers import Peer, described
 from benchmarks.peers.base import LARGEST, Payload, Site
 from benchmarks.rounds import Running, find_busy, start_all
+from benchmarks.steal import Stolen
 from benchmarks.works import WORKS, Row, prepare
 from benchmarks.wrk import Load, WrongAnswerError
 
@@ -106,9 +107,9 @@ def load(each: Running, payload: Payload, connections: int, seconds: float) -> L
         command += ["-w", "24", "-W", "24", "-d", str(body), "--log-file", str(log), "-H", "te: trailers"]
         command += ["-H", "content-type: application/grpc"]
         command.append(f"http://127.0.0.1:{each.server.ports['grpc']}{method(each.peer.NAME)}")
-        started = time.perf_counter()
+        started, stolen = time.perf_counter(), Stolen()
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
-        took = time.perf_counter() - started
+        took, share = time.perf_counter() - started, stolen.share()
         lines = [line.split("\t") for line in log.read_text().splitlines()] if log.exists() else []
     times = sorted(int(line[2]) / 1000 for line in lines if line[1] == "200")
     if not times:
@@ -117,7 +118,9 @@ def load(each: Running, payload: Payload, connections: int, seconds: float) -> L
     ends = [int(line[0]) + int(line[2]) for line in lines]
     span = (max(ends) - min(int(line[0]) for line in lines)) / 1e6
     errors = len(lines) - len(times)
-    return Load(len(times), len(times) / span, times[len(times) // 2], times[len(times) * 99 // 100], errors)
+    return Load(
+        len(times), len(times) / span, times[len(times) // 2], times[len(times) * 99 // 100], errors, stolen=share
+    )
 
 
 def measure(chosen: Sequence[Peer], site: Site, plan: Any) -> dict[str, Any]:

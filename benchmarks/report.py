@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from benchmarks import steal
+
 HERE = Path(__file__).resolve().parent
 Load = dict[str, float]
 
@@ -69,9 +71,9 @@ def ratios(ours: Sequence[Load], theirs: Sequence[Load], name: str) -> list[floa
 def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
     """The Markdown table of one work: a line per row and server, mlserve's ratios to each peer, errors if any."""
     looped = any(row["loop"] for row in result["rows"])
-    head = "| load | server | answers/s | median ms | p99 ms | CPU ms per answer "
+    head = "| load | server | answers/s | median ms | p99 ms | CPU ms per answer | stolen "
     head += "| mlserve's rate / its | mlserve's median / its |"
-    lines = [head + " its rate / loop |" * looped, "| --- | --- |" + " ---: |" * (6 + looped)]
+    lines = [head + " its rate / loop |" * looped, "| --- | --- |" + " ---: |" * (7 + looped)]
     for row in result["rows"]:
         ours = row["loads"].get("mlserve", [])
         for server, loads in row["loads"].items():
@@ -80,6 +82,7 @@ def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
             line += f"{f' ({errors} errors)' if errors else ''} "
             line += (
                 f"| {median(loads, 'p50_ms'):,.2f} | {median(loads, 'p99_ms'):,.2f} | {median(loads, 'cpu_ms'):,.3g} "
+                f"| {steal.shown([load.get('stolen') for load in loads])} "
             )
             if server == "mlserve":
                 line += "| 1 | 1 |"
@@ -90,9 +93,11 @@ def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
             shares = [load["rate"] / own for load, own in zip(loads, row["loop"], strict=False)]
             lines.append(line + (f" {spread(shares)} |" if shares else " – |" if looped else ""))
         for server, reason in row["failed"].items():
-            lines.append(f"| {row['title']} | {title(server)} | failed: {_cell(reason)} | | | | | |" + " |" * looped)
+            lines.append(f"| {row['title']} | {title(server)} | failed: {_cell(reason)} | | | | | | |" + " |" * looped)
         if row["loop"]:
-            lines.append(f"| {row['title']} | in-process loop | {rate(statistics.median(row['loop']))} | | | | | | 1 |")
+            lines.append(
+                f"| {row['title']} | in-process loop | {rate(statistics.median(row['loop']))} | | | | | | | 1 |"
+            )
     return "\n".join(lines)
 
 

@@ -228,7 +228,7 @@ def run_round(number: int, running: Sequence[Running], measured: Sequence[Measur
             one.loads.setdefault(name, []).append(load)
             print(
                 f"round {number + 1}  {one.row.title:58} {each.peer.TITLE:10} {load.rate:10,.1f}/s  "
-                f"p50 {load.p50_ms:8.2f} ms  p99 {load.p99_ms:8.2f} ms"
+                f"p50 {load.p50_ms:8.2f} ms  p99 {load.p99_ms:8.2f} ms  stolen {load.stolen:4.0%}"
                 + (f"  {load.errors} errors" if load.errors else ""),
                 flush=True,
             )

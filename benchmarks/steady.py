@@ -32,7 +32,7 @@ def measure(site: Site, minutes: float) -> dict[str, Any]:
         for number in range(count):
             load = wrk.run(server.url, request, connections=CONNECTIONS, seconds=seconds)
             one = {"rate": load.rate, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms, "errors": load.errors}
-            found.append({**one, **memory(server)})
+            found.append({**one, "stolen": load.stolen, **memory(server)})
             print(f"window {number + 1} of {seconds:.0f} s  {found[-1]}", flush=True)
     finally:
         server.stop()
@@ -68,8 +68,8 @@ def figures(found: list[dict[str, float]]) -> dict[str, float]:
 
 def table(found: list[dict[str, float]], seconds: float) -> str:
     """Markdown: a line per window."""
-    head = "| after, s | answers/s | median ms | p99 ms | errors | front end RSS / PSS, MiB | others RSS / PSS, MiB |"
-    lines = [head, "| ---: |" + " ---: |" * 6]
+    head = "| after, s | answers/s | median ms | p99 ms | stolen | errors | front end RSS / PSS, MiB "
+    lines = [head + "| others RSS / PSS, MiB |", "| ---: |" + " ---: |" * 7]
     for number, one in enumerate(found):
         parts = [
             " / ".join(f"{one[f'{part}_{kind}'] / 2**20:.1f}" for kind in ("rss", "pss"))
@@ -77,6 +77,6 @@ def table(found: list[dict[str, float]], seconds: float) -> str:
         ]
         lines.append(
             f"| {(number + 1) * seconds:.0f} | {one['rate']:,.0f} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | "
-            f"{one['errors']:.0f} | {' | '.join(parts)} |"
+            f"{one['stolen']:.0%} | {one['errors']:.0f} | {' | '.join(parts)} |"
         )
     return "\n".join(lines)

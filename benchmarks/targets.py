@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import peers, report
+from benchmarks import peers, report, steal
 
 Results = dict[str, Any]
 OURS = ("mlserve", "mlserve-compiled")
@@ -124,6 +124,7 @@ def steady(results: Results) -> Verdict:
     growth, drift = result["figures"]["memory growth"], result["figures"]["p99 drift"]
     minutes = result["seconds_each"] * len(result["minutes"]) / 60
     text = f"{minutes:.0f} minutes: memory {growth:+.1%}, p99 {drift:+.0%}"
+    text += f"; stolen {steal.shown([one.get('stolen') for one in result['minutes']])}"
     return text, growth < 0.02 and drift < 0.1 and round(minutes) >= 10
 
 

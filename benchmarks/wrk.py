@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.steal import Stolen
+
 SCRIPT = Path(__file__).parent / "lua" / "report.lua"
 
 
@@ -33,6 +35,7 @@ class Load:
     p99_ms: float
     errors: int = 0
     cpu_ms: float = 0  # user and system time of the server's processes per answer, as the caller measures it
+    stolen: float = 0  # share of the cores' time that the host took meanwhile
 
 
 class WrongAnswerError(RuntimeError):
@@ -72,7 +75,9 @@ def run(
         env["BENCH_TIMES"] = str(times)
     command = [find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     command += ["-s", str(SCRIPT), base_url + request.path]
+    stolen = Stolen()
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    share = stolen.share()
     lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
     if done.returncode != 0 or not lines:
         raise RuntimeError(f"wrk failed on {base_url}{request.path}:\n{done.stdout}{done.stderr}")
@@ -83,7 +88,7 @@ def run(
         raise RuntimeError(f"{base_url}{request.path} answered nothing within {seconds:.0f} s: {report}")
     if checked and (failed or report["wrong"] or report["checked"] < report["requests"]):
         raise WrongAnswerError(f"{base_url}{request.path}: {report}")
-    return Load(good, good / report["seconds"], report["p50_ms"], report["p99_ms"], failed)
+    return Load(good, good / report["seconds"], report["p50_ms"], report["p99_ms"], failed, stolen=share)
 
 
 def run_whole(base_url: str, request: Request, *, connections: int, seconds: float, times: Path) -> float:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed
-from benchmarks import burst, grpc_load, report, rounds, targets, wrk
+from benchmarks import burst, grpc_load, report, rounds, steal, targets, wrk
 from benchmarks.peers import PEERS, base, peer, triton_peer
 from mlserve.rpc.generated import inference_pb2
 
@@ -57,6 +57,19 @@ def test_errors_at_many_connections_are_not_called_reached():
 def test_a_failed_row_is_shown_with_its_reason():
     row = noop("echo", mlserve=loads(3)) | {"failed": {"mosec": "413 | too large"}}
     assert "| echo | mosec | failed: 413 / too large |" in report.table({"rows": [row]}, lambda name: name)
+
+
+def test_every_line_of_the_table_has_a_cell_for_each_column():
+    row = noop("echo", mlserve=loads(3)) | {"failed": {"mosec": "413"}, "loop": [5.0]}
+    assert len({line.count("|") for line in report.table({"rows": [row]}, lambda name: name).splitlines()}) == 1
+
+
+def test_time_that_the_host_took_is_not_hidden(monkeypatch):
+    ticks = iter([(2.0, 10.0), (5.0, 20.0)])
+    monkeypatch.setattr(steal, "_seconds", lambda: next(ticks))
+    share = steal.Stolen().share()
+    rows = [{**load, "stolen": each} for load, each in zip(loads(3, 3, 3), (0.0, share, 0.02), strict=True)]
+    assert "| 2% (30%) |" in report.table({"rows": [noop("echo", mlserve=rows)]}, lambda name: name)
 
 
 def test_wrong_answers_are_not_taken_for_right_ones():
