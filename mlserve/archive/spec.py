@@ -86,6 +86,7 @@ OPTIONS: Mapping[str, Option] = {
     "device_ids": Option("deviceIds", "a list of integers of 0 or more", _is_id_list),
     "threads_per_worker": Option("threadsPerWorker", "an integer of 0 or more", _is_int(0)),
     "preprocess_threads": Option("preprocessThreads", "an integer of 0 or more", _is_int(0)),
+    "handler_threads": Option("handlerThreads", "an integer of 1 or more", _is_int(1)),
     "client_timeout_ms": Option("clientTimeoutInMills", "milliseconds, 0 or more", _is_number(0)),
     "use_job_ticket": Option("useJobTicket", "true or false", _is_bool),
     "async_communication": Option("asyncCommunication", "true or false", _is_bool),
@@ -235,6 +236,7 @@ def _merge(
         for field_name in known & layer.keys():
             values[field_name], provenance[field_name] = layer[field_name], source
     _check_parallel(values, provenance, sources.config_name, name)
+    _check_threads(values, provenance, sources.config_name, name)
     if values.get("latency_target_ms") and values.get("batch_policy", "eager") != "adaptive":
         log.warning("%s: latencyTarget counts with batchPolicy adaptive only", name)
     if "device_ids" in values:
@@ -243,6 +245,23 @@ def _merge(
     if values.get("max_workers", 1) < low:
         values["max_workers"], provenance["max_workers"] = low, provenance["min_workers"]
     return values
+
+
+def _check_threads(values: dict[str, Any], provenance: dict[str, str], config_name: str, name: str) -> None:
+    """Batches in threads side by side leave no room for another way to have several in a worker.
+
+    Of model-config.yaml it is dropped with a warning, of anybody else refused.
+    """
+    threads = values.get("handler_threads", 1)
+    others = ("async_communication", "continuous_batching", "sequence_batching", "parallel_level", "preprocess_threads")
+    other = next((one for one in others if values.get(one, 0) > 0), None)
+    if threads < 2 or other is None:
+        return
+    problem = f"{name}: handlerThreads {threads} cannot go with {OPTIONS[other].key} {values[other]}"
+    if provenance["handler_threads"] != config_name:
+        raise InvalidInput(f"{problem}: leave one of them out")
+    log.warning("%s: handlerThreads ignored", problem)
+    values["handler_threads"], provenance["handler_threads"] = 1, "default"
 
 
 def _with_workers(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class ModelSpec:
     device_ids: tuple[int, ...] = ()
     threads_per_worker: int = 0  # 0 = CPUs of the cgroup / workers
     preprocess_threads: int = -1  # batches preprocessed while one computes; -1 = one on a GPU, for built-in handlers
+    handler_threads: int = 1  # batches that one worker computes at once, each in a thread of its own
     client_timeout_ms: float = 0.0  # a request that is not answered by then is ended; 0 = none
     use_job_ticket: bool = False  # take a request only if a worker waits for one
     async_communication: bool = False  # the handler is a coroutine; requests go one by one, answers come in any order

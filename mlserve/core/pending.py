@@ -25,7 +25,7 @@ from mlserve.core.policy import View
 from mlserve.core.ports import BatchReport, Cancellable, Clock, Slot
 from mlserve.errors import ErrorKind, NoWorker, QueueFull, ServeError
 
-SLOTS_PER_WORKER = 2  # one batch computing, one already there: 89,000 -> 145,000 req/s on a no-op
+AHEAD = 1  # batches that wait in a worker beside those it computes: 89,000 -> 145,000 req/s on a no-op
 _BATCH_IDS = 0xFFFF_FFFF
 
 
@@ -48,6 +48,7 @@ class ModelQueue:
         self._clock = clock
         self._jobs: deque[Job] = deque()
         self._limit = spec.job_queue_size
+        self._at_once = spec.handler_threads  # batches that one worker computes
         self._special = bool(spec.use_job_ticket or spec.client_timeout_ms)  # one test for the many that use neither
         self._refusal = no_worker(spec)  # why nothing is queued; empty while it is
         self._scheduled = False
@@ -230,7 +231,7 @@ class ModelQueue:
 
     def _tickets(self) -> int:
         """How many requests could be sent now, each to a worker that waits for one."""
-        return sum(not slot.in_flight for slot in self.slots)
+        return sum(max(0, self._at_once - slot.in_flight) for slot in self.slots)
 
     def _finish(self, job: Job, result: InferenceResponse | ServeError, now: float | None = None) -> None:
         if now is None:
@@ -320,16 +321,20 @@ class ModelQueue:
     def _best_slot(self) -> tuple[Slot | None, int, int]:
         """The slot to send to (an idle one if there is one), and how many are idle and how many have room."""
         idle = room = 0
-        first_idle: Slot | None = None
-        first_room: Slot | None = None
+        best: Slot | None = None
+        fewest = at_once = self._at_once
+        most = fewest + AHEAD
         for slot in self.slots:
-            if not slot.in_flight:
+            busy = slot.in_flight
+            if busy >= most:
+                continue
+            if busy < at_once:
                 idle += 1
-                first_idle = first_idle or slot
-            elif slot.in_flight < SLOTS_PER_WORKER:
+            else:
                 room += 1
-                first_room = first_room or slot
-        return first_idle or first_room, idle, room
+            if best is None or busy < fewest:
+                best, fewest = slot, busy
+        return best, idle, room
 
     def _send(self, slot: Slot, take: int, now: float) -> None:
         jobs = self._jobs

@@ -16,8 +16,8 @@ class View(NamedTuple):
     """A model's queue at one moment. ``age`` is how long the oldest request has been there for a worker that waits to
     collect a batch, in seconds: time in which all workers were busy does not count.
 
-    ``idle`` counts workers with nothing in flight; ``room`` those that compute one batch and could hold a second;
-    ``workers`` all of them.
+    ``idle`` counts workers that could begin with a batch at once; ``room`` those that compute as many as they do at a
+    time and could hold one more; ``workers`` all of them.
     Of the batch that was answered last: ``took`` is how long the handler had it and ``quiet`` how long ago its answer
     came, in seconds; ``expected`` is how many requests there would be if all its clients asked again.
 

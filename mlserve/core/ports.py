@@ -38,7 +38,7 @@ class Clock(Protocol):
 
 
 class Slot(Protocol):
-    """A loaded worker. At most two batches are in flight, one computing and one waiting in the worker, unless its model
+    """A loaded worker. It computes ``handler_threads`` batches, usually one, and one more waits in it, unless its model
     is ``concurrent``: then each request is a batch, and as many are in flight as the model's queue allows."""
 
     worker_id: int

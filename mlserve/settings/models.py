@@ -160,5 +160,6 @@ class ModelOverrides:
     preprocess_threads: int = option(
         -1, "Batches preprocessed while one computes; -1 = one on a GPU, for built-in handlers.", low=-1
     )
+    handler_threads: int = option(1, "Batches that one worker computes at once, each in a thread.", low=1)
     python: str = option("", "Interpreter of the workers; empty = the server's own.")
     parallel_level: int = option(0, "Processes and devices of one worker; 0 = one process.", low=0)

@@ -75,6 +75,7 @@ class Load(msgspec.Struct):
     own_files: bool = False  # the model's directory is the server's copy, which nobody writes to
     report_modules: bool = False  # READY is to name what a spare should import
     preprocess_threads: int = -1  # batches preprocessed ahead; -1 = one on a GPU, for built-in handlers
+    handler_threads: int = 1  # batches computed at once
 
 
 class MetricRecord(msgspec.Struct, array_like=True):

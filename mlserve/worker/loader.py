@@ -15,6 +15,7 @@ any other exception is a failure to load.
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import importlib.util
@@ -47,9 +48,10 @@ class Entry:
     """A loaded handler: ``call(data, context)``, name and signature for ``describe``, what it asks of the server.
 
     ``ahead(data, context)`` preprocesses a batch in any thread and returns what answers it; None = it can't be done.
+    ``another(context)`` makes a ``call`` for a thread, which shares what was loaded; None = ``call`` itself is as good.
     """
 
-    __slots__ = ("accepts_views", "ahead", "call", "name", "signature")
+    __slots__ = ("accepts_views", "ahead", "another", "call", "name", "signature")
 
     def __init__(
         self,
@@ -58,12 +60,20 @@ class Entry:
         accepts_views: bool = False,
         signature: Mapping[str, Any] | None = None,
         ahead: Callable[[Any, Context], Callable[[], Any]] | None = None,
+        another: Callable[[Context], Callable[[Any, Context], Any]] | None = None,
     ) -> None:
         self.call = call
+        self.another = another
         self.ahead = ahead
         self.name = name
         self.accepts_views = accepts_views
         self.signature = dict(signature or {})
+
+    def for_thread(self, context: Context) -> Entry:
+        """The same for a thread whose context is ``context``."""
+        if self.another is None:
+            return self
+        return Entry(self.another(context), self.name, self.accepts_views, self.signature, self.ahead)
 
 
 def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], Any], envelope: str = "") -> Entry:
@@ -86,7 +96,11 @@ def load(handler: str, model_dir: str, context: Context, run: Callable[[Any], An
     entry = _entry(module, wanted, context, run)
     if envelope:
         enclosed = importlib.import_module(f"{BUILTIN}.envelopes").enclosed
-        return Entry(enclosed(envelope, entry.call), entry.name, entry.accepts_views, entry.signature)
+        call, another = entry.call, entry.another or (lambda context: entry.call)
+        return Entry(
+            enclosed(envelope, call), entry.name, entry.accepts_views, entry.signature,
+            another=lambda context: enclosed(envelope, another(context)),
+        )  # fmt: skip
     return entry
 
 
@@ -213,7 +227,17 @@ def _from_class(cls: type, context: Context, run: Callable[[Any], Any]) -> Entry
     if initialize is not None:
         run(initialize(context))
     views, ahead = bool(getattr(instance, "accepts_views", False)), getattr(instance, "ahead", None)
-    return Entry(instance.handle, name, views, signature_of(instance), ahead if callable(ahead) else None)
+    ahead = ahead if callable(ahead) else None
+
+    def another(own: Context) -> Callable[[Any, Context], Any]:
+        made = copy.copy(instance)
+        for name, value in list(getattr(made, "__dict__", {}).items()):
+            if value is context:  # as many keep it from initialize(): each thread asks about its own requests
+                setattr(made, name, own)
+        handle: Callable[[Any, Context], Any] = made.handle
+        return handle
+
+    return Entry(instance.handle, name, views, signature_of(instance), ahead, another)
 
 
 def _from_function(function: Callable[..., Any], name: str, context: Context, run: Callable[[Any], Any]) -> Entry:

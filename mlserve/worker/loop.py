@@ -127,14 +127,15 @@ def run(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
             raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
         if reader.gone:
             continue  # nobody is left to read the answer
-        _answer(work, runner, link, replies)
+        answer(work, runner, link, replies)
         reader.done(work)
         del work  # or its body would be held until the next batch comes
         if runner.fatal:
             raise Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}")
 
 
-def _answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
+def answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
+    """Have a batch handled and tell the server. Raises :class:`Stop` when it is gone, or sent what makes no sense."""
     try:
         meta, bodies = runner.handle(work)
     except (ValueError, msgspec.MsgspecError) as error:

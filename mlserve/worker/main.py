@@ -24,7 +24,6 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from time import monotonic
-from typing import Any
 
 import msgspec
 
@@ -34,6 +33,7 @@ from mlserve.wire.frames import VERSION, Frame, Kind
 from mlserve.wire.payload import Hello, Load, LoadFailed, Ready, Warm
 from mlserve.worker import failures, logs
 from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.coroutines import Coroutines
 from mlserve.worker.link import Link
 from mlserve.worker.loader import LoadError, load
 from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
@@ -99,27 +99,6 @@ def _attach(fd: int, size: int, owner: bool = False) -> Arena | None:
     return Arena.attach(fd, size, owner=owner)
 
 
-class _Coroutines:
-    """Runs what an ``async def handle`` returns, on one private event loop that lives as long as the worker."""
-
-    def __init__(self) -> None:
-        self._loop: Any = None
-
-    def start(self) -> None:
-        """Make the loop."""
-        import asyncio  # 30 ms that handlers without coroutines do not pay
-
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
-
-    def __call__(self, value: Any) -> Any:
-        if not hasattr(value, "__await__"):
-            return value
-        if self._loop is None:
-            self.start()
-        return self._loop.run_until_complete(value)
-
-
 def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
     """Load the model that a LOAD frame names and report it. Raises :class:`Stop` with code 3 when that fails."""
     begun = monotonic()
@@ -139,13 +118,17 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
             path = [request.model_dir, os.environ.get("PYTHONPATH", "")]
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         context = make_context(request)
-        coroutines = _Coroutines()
+        coroutines = Coroutines()
         if request.async_communication:
             coroutines.start()  # a handler may ask for the loop, or make tasks on it, while it loads
         from mlserve.compat.finder import install  # handler files of TorchServe import ts.*
 
         install()
         entry = load(request.handler, request.model_dir, context, coroutines, request.service_envelope)
+        if request.handler_threads > 1:
+            from mlserve.worker.crew import check_threads
+
+            check_threads(request.handler_threads, entry)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a start that always fails must not be tried for ever
@@ -192,7 +175,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
 
 
 def _answer(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
-    """Work as the model wants it: batch by batch, in steps, side by side, or one batch ahead."""
+    """Work as the model wants it: batch by batch, in steps, side by side, in threads, or one batch ahead."""
     if runner.load.continuous_batching:
         from mlserve.worker.steps import run_steps
 
@@ -201,6 +184,10 @@ def _answer(reader: Reader, runner: Runner, link: Link, replies: Replies) -> Non
         from mlserve.worker.tasks import serve
 
         runner.run(serve(reader, runner, replies))
+    elif runner.load.handler_threads > 1:
+        from mlserve.worker.crew import run_crew
+
+        run_crew(reader, runner, link, replies, runner.load.handler_threads)
     elif threads := preprocess_threads(runner):
         from mlserve.worker.ahead import run_ahead
 

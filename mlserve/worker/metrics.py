@@ -7,6 +7,7 @@ report of ``add_*`` (the dimensions ModelName and Level, the requests' ids) the 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ class Metrics:
     """The metrics of one handler, by type and name. ``idx`` is the request's index in the batch the handler sees."""
 
     def __init__(self, declared: Sequence[MetricDeclaration] = (), model_name: str | None = None) -> None:
-        self.records: list[MetricRecord] = []
+        self._records: list[MetricRecord] = []
+        self._apart: threading.local | None = None
+        self._taking = threading.Lock()
         self.cache: dict[MetricTypes, dict[str, CachingMetric]] = {}
         self.store: list[Any] = []  # TorchServe's, always empty
         self.model_name = model_name
@@ -48,13 +51,32 @@ class Metrics:
         """Take request ids from ``context`` from now on."""
         self._context = context
 
+    @property
+    def records(self) -> list[MetricRecord]:
+        """What was reported since the last :meth:`take`: by this thread, where it keeps its reports apart."""
+        return self._records if self._apart is None else getattr(self._apart, "records", self._records)
+
     def keep(self, record: MetricRecord) -> None:
         """See ``Sink``."""
         self.records.append(record)
 
+    def keep_apart(self) -> None:
+        """What the calling thread reports is its own from now on: others answer batches beside it."""
+        with self._taking:
+            if self._apart is None:
+                self._apart = threading.local()
+        self._apart.records = []
+
     def take(self) -> list[MetricRecord]:
-        """What was reported since the last call."""
-        records, self.records = self.records, []
+        """What was reported since the last call, by this thread and by those that belong to nobody."""
+        if self._apart is None:
+            records, self._records = self._records, []
+            return records
+        with self._taking:
+            records, self._records = self._records, []
+        own = getattr(self._apart, "records", [])
+        records += own
+        own.clear()
         return records
 
     # -- the handler's side -------------------------------------------------------------------------------------------

@@ -100,6 +100,19 @@ class Driver:
         kind, got_id, meta, body = self.next()
         assert kind == Kind.RESULT, (kind, meta)
         assert batch_id in (None, got_id)
+        return meta, self.cut(meta, body)
+
+    def results(self, count):
+        """The next ``count`` RESULTs: batch id -> (meta, bodies or error kinds), in the order in which they came."""
+        found = {}
+        while len(found) < count:
+            kind, batch_id, meta, body = self.next()
+            assert kind == Kind.RESULT, (kind, meta)
+            found[batch_id] = meta, self.cut(meta, body)
+        return found
+
+    def cut(self, meta, body):
+        """One body (or error kind) per item of a RESULT."""
         answers, position = [], 0
         for item in meta.items:
             if item.error:
@@ -110,7 +123,7 @@ class Driver:
                 answers.append(body[position : position + item.length])
                 position += item.length
         assert position == len(body)
-        return meta, answers
+        return answers
 
     def ask(self, *bodies, batch_id=1, **options):
         self.batch(batch_id, *bodies, **options)

@@ -42,6 +42,11 @@ def test_cpus_are_shared_out_between_the_workers(cpus, workers, threads):
     assert env["OMP_NUM_THREADS"] == env["MKL_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == threads
 
 
+def test_threads_of_a_handler_share_what_their_worker_has():
+    for spec, threads in ((_spec(handler_threads=2), "2"), (_spec(handler_threads=3, threads_per_worker=2), "1")):
+        assert worker_env(spec, (), 8, 2, {})["OMP_NUM_THREADS"] == threads
+
+
 def test_the_users_thread_count_is_kept_unless_the_model_sets_its_own():
     assert worker_env(_spec(), (), 8, 1, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
     assert "MKL_NUM_THREADS" not in worker_env(_spec(), (), 8, 1, {"OMP_NUM_THREADS": "3"})

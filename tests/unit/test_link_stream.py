@@ -72,9 +72,9 @@ class Transport:
 
 
 class Rig:
-    def __init__(self, request_arena=None, reply_arena=None):
+    def __init__(self, request_arena=None, reply_arena=None, at_once=1):
         self.events, self.owner, self.transport = Events(), Owner(), Transport()
-        self.link = WorkerLink(9000, self.events, self.owner, request_arena, reply_arena)
+        self.link = WorkerLink(9000, self.events, self.owner, request_arena, reply_arena, at_once=at_once)
         self.link.connection_made(self.transport)
 
     def send(self, batch_id, *bodies):
@@ -341,3 +341,38 @@ async def test_a_chunk_counts_as_progress_and_goes_to_its_item():
     assert rig.link.progress > 0
     rig.link.data_received(frame(Kind.LOG, 0, LogRecordMeta(20, "l", "m", 0.0)))
     assert rig.owner.logs[0].message == "m"
+
+
+def test_a_stuck_batch_is_noticed_beside_others_that_go_on(monkeypatch):
+    """``progress`` is what the response timeout looks at: that of the oldest of those which can be computing."""
+    moment = [100.0]
+    monkeypatch.setattr("mlserve.engine.local.link.monotonic", lambda: moment[0])
+    asyncio.run(_stuck(moment))
+
+
+async def _stuck(moment):
+    rig = Rig(at_once=2)
+    for batch_id in (1, 2, 3):
+        moment[0] += 1
+        rig.send(batch_id, b"x")  # the third waits in the worker
+    assert rig.link.progress == 101
+    moment[0] = 110
+    rig.link.data_received(result(2, b"done"))  # and now the third is computed
+    assert rig.link.progress == 101
+    moment[0] = 120
+    rig.link.data_received(result(1, b"done"))
+    assert rig.link.progress == 110
+    moment[0] = 130
+    rig.link.data_received(result(3, b"done"))
+    assert rig.link.progress == 130
+
+
+@in_loop
+async def test_batches_that_a_dead_worker_left_are_not_waited_for_by_the_next():
+    rig = Rig(at_once=2)
+    rig.send(1, b"x")
+    assert [batch.batch_id for batch in rig.link.abandon()] == [1]
+    rig.link.data_received(result(1, b"late"))
+    rig.send(2, b"x")
+    rig.link.data_received(result(2, b"y"))
+    assert [i for i, *_ in rig.events.done] == [2]

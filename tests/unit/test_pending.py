@@ -82,6 +82,24 @@ def test_no_more_than_two_batches_are_in_flight(clock: FakeClock, endings: Endin
     assert queue.depth == 12
 
 
+def test_a_worker_of_two_threads_gets_a_batch_for_each_at_once_and_a_full_one_ahead(
+    clock: FakeClock, endings: Endings
+) -> None:
+    queue = make_queue(clock, batch_size=2, handler_threads=2)
+    first, second = FakeSlot(queue), FakeSlot(queue)
+    for slot in (first, second):
+        queue.slot_ready(slot)
+    for number in range(4):
+        put(queue, f"lone{number}", endings)
+        clock.turn()
+    assert [len(slot.batches) for slot in (first, second)] == [2, 2]  # turn by turn, each to the one that has fewer
+    for number in range(5):
+        put(queue, str(number), endings)
+    clock.turn()
+    assert [[len(batch) for batch in slot.batches] for slot in (first, second)] == [[1, 1, 2], [1, 1, 2]]
+    assert queue.depth == 1
+
+
 def test_an_expired_request_in_the_queue_ends_with_a_timeout_and_is_never_sent(
     clock: FakeClock, endings: Endings
 ) -> None:

@@ -118,6 +118,7 @@ def test_every_key_of_the_yaml_arrives() -> None:
         "deviceType": "gpu",
         "deviceIds": [2, 0],
         "threadsPerWorker": 3,
+        "handlerThreads": 2,
     }
     spec = build(values)
     keys = {option.key: name for name, option in OPTIONS.items()}
@@ -287,3 +288,15 @@ def test_a_latency_target_that_the_policy_does_not_know_is_not_taken_in_silence(
     assert not caplog.records
     build({"latencyTarget": 50})
     assert "latencyTarget counts with batchPolicy adaptive only" in caplog.text
+
+
+@pytest.mark.parametrize("other", [{"asyncCommunication": True}, {"sequenceBatching": True}, {"preprocessThreads": 1}])
+def test_threads_beside_another_way_to_have_several_batches_are_not_taken_in_silence(
+    caplog: pytest.LogCaptureFixture, other: dict[str, Any]
+) -> None:
+    (key,) = other
+    spec = build({"handlerThreads": 2, **other})
+    assert spec.handler_threads == 1
+    assert key in caplog.text
+    with pytest.raises(InvalidInput, match=f"handlerThreads 2 cannot go with {key}"):
+        build(other, {"handler_threads": 2})

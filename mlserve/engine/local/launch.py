@@ -182,6 +182,7 @@ def load_message(spec: ModelSpec, gpu_ids: Sequence[int], options: LoadOptions, 
         worker_id=worker_id,
         metrics=list(options.metrics),
         preprocess_threads=spec.preprocess_threads,
+        handler_threads=spec.handler_threads,
         own_files=spec.owned_dir,
     )
 
@@ -198,8 +199,8 @@ def worker_env(
 
     The model's directory is not on the path yet, and not the working directory (see ``process.py``): a model file
     named like a standard module (``queue.py``) would break the worker before it could say so. The worker puts it in
-    front when it loads the model. ``workers`` is how many workers share the ``cpus``. Thread counts that the user set
-    stay, unless the model's ``threads_per_worker`` says otherwise.
+    front when it loads the model. ``workers`` is how many workers share the ``cpus``; the handler's threads share what
+    one of them gets. Thread counts that the user set stay, unless the model's ``threads_per_worker`` says otherwise.
     """
     options = options or LoadOptions()
     env = {name: value for name, value in (os.environ if environ is None else environ).items() if name not in _SECRETS}
@@ -228,9 +229,9 @@ def worker_env(
     if ranks(spec):
         env["OMP_NUM_THREADS"] = str(spec.torchrun.get("OMP_NUMBER_THREADS", 1))
     elif spec.threads_per_worker:
-        env.update(dict.fromkeys(THREADS, str(spec.threads_per_worker)))
+        env.update(dict.fromkeys(THREADS, str(max(1, spec.threads_per_worker // spec.handler_threads))))
     elif "OMP_NUM_THREADS" not in env:
-        threads = str(max(1, int(cpus / max(1, workers))))
+        threads = str(max(1, int(cpus / max(1, workers) / spec.handler_threads)))
         for name in THREADS:
             env.setdefault(name, threads)
     return env

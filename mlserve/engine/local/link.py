@@ -74,7 +74,8 @@ class LinkOwner(Protocol):
 class WorkerLink(asyncio.Protocol):
     """A loaded worker as the queue sees it (``core.ports.Slot``), and the stream to it.
 
-    ``progress`` is when the batch at the head was last heard of, or could have begun; ``heard`` when anything came.
+    ``progress`` is when the batch at the head was last heard of, or could have begun; of ``at_once`` batches that are
+    computed at a time, the one that this is longest ago for. ``heard`` is when anything came.
     To a ``patient`` link any sign of life is progress: its worker sends them unasked while it computes.
     """
 
@@ -87,6 +88,7 @@ class WorkerLink(asyncio.Protocol):
         reply_arena: LendingArena | None = None,
         *,
         patient: bool = False,
+        at_once: int = 1,
     ) -> None:
         self.worker_id = worker_id
         self.in_flight = 0
@@ -96,6 +98,8 @@ class WorkerLink(asyncio.Protocol):
         self._request_arena = request_arena
         self._reply_arena = reply_arena
         self._patient = patient
+        self._begun: dict[int, float] | None = {} if at_once > 1 else None  # batch id -> its ``progress``
+        self._at_once = at_once
         self._sent: dict[int, tuple[Batch, float, list[bytes | memoryview]]] = {}
         self._unread: list[int] = []  # batches whose answers need not stay in the arena any more
         self._reader = FrameReader()
@@ -115,6 +119,8 @@ class WorkerLink(asyncio.Protocol):
         now = monotonic()
         if not self.in_flight:
             self.progress = now
+        if self._begun is not None and len(self._begun) < self._at_once:
+            self._begin(batch.batch_id, now)
         self.in_flight += 1
         self._sent[batch.batch_id] = (batch, now, out.held)
         meta = encode_meta(out.meta)
@@ -148,9 +154,10 @@ class WorkerLink(asyncio.Protocol):
         """Tell a spare worker what to import."""
         self._write(frame(Kind.WARM, meta=message))
 
-    def hand_over(self, worker_id: int, events: SlotEvents, owner: LinkOwner, *, patient: bool) -> None:
+    def hand_over(self, worker_id: int, events: SlotEvents, owner: LinkOwner, *, patient: bool, at_once: int) -> None:
         """Make the link to a spare worker that of worker ``worker_id``."""
         self.worker_id, self._events, self._owner, self._patient = worker_id, events, owner, patient
+        self._at_once, self._begun = at_once, {} if at_once > 1 else None
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -183,6 +190,8 @@ class WorkerLink(asyncio.Protocol):
         """Forget the batches in flight and return them, oldest first."""
         left = [batch for batch, _sent, _held in self._sent.values()]
         self._sent.clear()
+        if self._begun is not None:
+            self._begun.clear()
         self.in_flight -= len(left)
         return left
 
@@ -231,7 +240,24 @@ class WorkerLink(asyncio.Protocol):
             transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics, meta.started - meta.received
         )
         self.progress = now
+        self._ended(batch.batch_id, now)
         self._done(batch, results, report)
+
+    def _begin(self, batch_id: int, now: float) -> None:
+        """Batch ``batch_id`` can be computed, or was heard of."""
+        if self._begun is not None:
+            self._begun[batch_id] = now
+            self.progress = min(self._begun.values())
+
+    def _ended(self, batch_id: int, now: float) -> None:
+        """Batch ``batch_id`` leaves its thread to the first that waits: a worker takes them as they came."""
+        begun = self._begun
+        if not begun or begun.pop(batch_id, None) is None:
+            return
+        waiting = next((one for one in self._sent if one not in begun), None)
+        if waiting is not None:
+            begun[waiting] = now
+        self.progress = min(begun.values(), default=now)
 
     def _done(self, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport) -> None:
         self.in_flight -= 1
@@ -257,7 +283,10 @@ class WorkerLink(asyncio.Protocol):
         batch = entry[0]
         if not 0 <= meta.index < len(batch.jobs):
             raise Malformed(f"a chunk for item {meta.index} of a batch of {len(batch.jobs)}")
-        self.progress = now
+        if self._begun is None:
+            self.progress = now
+        else:
+            self._begin(frm.batch_id, now)
         chunk = Chunk(bytes(frm.body), meta.content_type, meta.headers, meta.status, meta.reason)
         try:
             self._events.item_chunk(batch, meta.index, chunk)
@@ -281,6 +310,7 @@ class WorkerLink(asyncio.Protocol):
     def _refuse(self, batch: Batch, out: Outgoing, size: int) -> None:
         """Answer a batch that no frame can hold, in the next turn: the queue is in the middle of sending it."""
         del self._sent[batch.batch_id]
+        self._ended(batch.batch_id, monotonic())
         error = ServeError(
             f"The requests of one batch have {size} bytes together, more than a worker takes: "
             "lower batch_size or max_request_size",

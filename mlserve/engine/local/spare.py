@@ -115,13 +115,13 @@ class Spare:
         return self.state == "warm" and self._process is not None and not self._process.has_exited()
 
     def hand_over(
-        self, worker_id: int, events: SlotEvents, owner: LinkOwner, lines: WorkerLog, *, patient: bool
+        self, worker_id: int, events: SlotEvents, owner: LinkOwner, lines: WorkerLog, *, patient: bool, at_once: int
     ) -> tuple[WorkerProcess, WorkerLink, list[LendingArena]]:
         """Make it worker ``worker_id``, whose owner is to send LOAD. Only while :meth:`usable`."""
         assert self._process is not None
         assert self._link is not None
         self.state = "gone"
-        self._link.hand_over(worker_id, events, owner, patient=patient)
+        self._link.hand_over(worker_id, events, owner, patient=patient, at_once=at_once)
         self._process.redirect(lines)
         self._over.set_result(None)
         return self._process, self._link, self._arenas

@@ -233,6 +233,7 @@ class Worker:
         shared = self._shared
         self._environment = worker_env(self._spec, self._gpu_ids, shared.cpus, shared.target, options=shared.options)
         patient = self._spec.async_communication  # there the loop's own sign of life counts
+        at_once = self._spec.handler_threads
         taken = None
         if shared.spares is not None:
             taken = await shared.spares.take(self._spec, self._environment, self._stop_asked)
@@ -241,7 +242,7 @@ class Worker:
         if taken is not None:
             spare, self._late = taken
             self._process, self._link, arenas = spare.hand_over(
-                self.worker_id, shared.events, self, self._log, patient=patient
+                self.worker_id, shared.events, self, self._log, patient=patient, at_once=at_once
             )
             log.info(
                 "worker %d of model %s takes the spare process %d", self.worker_id, self._spec.key, self._process.pid
@@ -255,7 +256,7 @@ class Worker:
         except OSError:
             close_replies(arenas)
             raise
-        link = self._link = WorkerLink(self.worker_id, shared.events, self, *arenas, patient=patient)
+        link = self._link = WorkerLink(self.worker_id, shared.events, self, *arenas, patient=patient, at_once=at_once)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=process.sock)
         return process, link, arenas, None
 
@@ -281,7 +282,7 @@ class Worker:
         self._announced = False
         left = link.abandon()
         if left or ending.slug != "stopped":
-            started = len(left) if self._spec.concurrent else 1
+            started = len(left) if self._spec.concurrent else self._spec.handler_threads
             self._shared.events.slot_lost(link, left[:started], left[started:], self.error(ending))
 
     async def _drain(self) -> None:
