@@ -1,15 +1,18 @@
-"""The compiled build: ``MLSERVE_COMPILE=1 pip install .`` has mypyc compile the modules below. Without that variable
-this file adds nothing to pyproject.toml, and the package is pure Python, which needs no compiler.
+"""What setuptools builds beyond pyproject.toml: the compiled build, for which mypyc makes C of the modules below, and
+the note in a pure one that says why it is not compiled. build_backend.py decides which of the two it is to be.
 
-Both builds are made of the same sources and behave alike (``scripts/test-compiled``). Only what every small request
-goes through is worth compiling: docs/performance.md has what it gave.
+Both are made of the same sources and behave alike (``scripts/test-compiled``). Only what every small request goes
+through is worth compiling: docs/performance.md has what it gave.
 """
 
 import functools
 import os
+import tempfile
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # The worker's modules are not among them: it gains nothing that can be measured, and handlers give it values of any
 # type, where compiled code raises TypeError for what is not as annotated. And no class here may derive from an
@@ -48,11 +51,15 @@ FLAGS = ["--config-file=", "--ignore-missing-imports"]
 
 
 @functools.cache
-def compiled() -> list[Extension]:
-    """C made of the modules, once, however often setuptools asks."""
-    from mypyc.build import mypycify  # not above: it is not there yet when pip asks what the build needs
+def compiled(folder: str) -> list[Extension]:
+    """C made of the modules, in ``folder``, once, however often setuptools asks."""
+    from mypyc.build import mypycify  # not above: the pure build does without
 
-    extensions: list[Extension] = mypycify([*FLAGS, *MODULES], group_name="mlserve.compiled", debug_level="0")
+    extensions: list[Extension] = mypycify(
+        [*FLAGS, *MODULES], group_name="mlserve.compiled", debug_level="0", target_dir=folder
+    )
+    for one in extensions:  # what a newer compiler warns of is no reason not to compile
+        one.extra_compile_args = [flag for flag in one.extra_compile_args if flag != "-Werror"]
     return extensions
 
 
@@ -60,16 +67,27 @@ class Compile(build_ext):
     """Runs mypyc when the build has come so far, and not whenever pip asks about the package."""
 
     def finalize_options(self) -> None:
-        """Put what is to be built in the placeholder's place."""
-        self.distribution.ext_modules = compiled()
+        """Put what is to be built in the placeholder's place; the compiler runs on all cores."""
+        self.distribution.ext_modules = compiled(self.get_finalized_command("build").build_base)
+        self.parallel = True
         super().finalize_options()
 
 
-if os.environ.get("MLSERVE_COMPILE") == "1":
-    setup(
-        setup_requires=["mypy==2.4.1", "msgspec>=0.18.6"],  # mypy needs the arguments of msgspec's classes
-        cmdclass={"build_ext": Compile},
-        ext_modules=[Extension("mlserve.compiled__mypyc", [])],
-    )
-else:
-    setup()
+class Note(build_py):
+    """The pure build also holds why it is not compiled: ``mlserve.build`` tells it."""
+
+    def run(self) -> None:
+        """Copy the modules, then write the note."""
+        super().run()
+        if reason := os.environ.get("MLSERVE_NOT_COMPILED"):
+            Path(self.build_lib, "mlserve", "not_compiled.txt").write_text(reason, encoding="utf-8")
+
+
+# Not in the folder "build" here: what is left there goes into later builds, also when its source is gone.
+with tempfile.TemporaryDirectory(prefix="mlserve-build-") as place:
+    options = {"build": {"build_base": place}}
+    if os.environ.get("MLSERVE_COMPILE") == "1":
+        extensions = [Extension("mlserve.compiled__mypyc", [])]
+        setup(cmdclass={"build_ext": Compile}, ext_modules=extensions, options=options)
+    else:
+        setup(cmdclass={"build_py": Note}, options=options)

@@ -89,9 +89,9 @@ def _placeholder() -> Callable[[], None]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from mlserve.build import compiled
+        from mlserve.build import described
 
-        typer.echo(f"mlserve {__version__}{', compiled' if compiled() else ''}")
+        typer.echo(f"mlserve {__version__}, {described()}")
         raise typer.Exit
 
 

@@ -1,7 +1,7 @@
 """`pip install mlserve` in an empty environment, without torch: the wheel holds everything, and a server with a handler
 that needs no torch starts, answers and has imported none of it. Needs the package index."""
 
-import shutil
+import os
 import subprocess
 import sys
 import venv
@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support import sources
 from support.server import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,23 +24,20 @@ def handle(data, context):
 """
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, built from a copy: a build in the checkout leaves folders that later builds pick up."""
-    source, target = tmp_path_factory.mktemp("source") / "mlserve", tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("mlserve", "handlers", "templates"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
-    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source)
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, source)
-    (built,) = target.glob("*.whl")
+    """The project's pure wheel."""
+    target = tmp_path_factory.mktemp("wheel")
+    source = sources.copy(tmp_path_factory.mktemp("source") / "mlserve")
+    pure = {**os.environ, "MLSERVE_COMPILE": "0"}
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, source, env=pure)
+    (built,) = target.glob("*-py3-none-any.whl")
     return built
 
 
@@ -64,6 +62,7 @@ def test_wheel_lacks_no_module_and_brings_no_other_top_level_name(wheel: Path) -
             assert f"{installed}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert {f"mlserve/templates/{path.name}" for path in (ROOT / "templates").iterdir() if path.is_file()} <= names
     assert "mlserve/py.typed" in names
+    assert not [name for name in names if name.endswith(".so")], "compiled, with MLSERVE_COMPILE=0"
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"mlserve"}
 
 

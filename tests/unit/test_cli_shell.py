@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from mlserve import __version__
-from mlserve.build import compiled
+from mlserve.build import described
 from mlserve.cli import app, flags
 from mlserve.errors import ServeError, SettingError
 from mlserve.settings import all_options
@@ -46,7 +46,7 @@ def raising(error: BaseException):
 
 def test_version(capsys):
     assert app.run(["--version"]) == 0
-    assert capsys.readouterr().out == f"mlserve {__version__}{', compiled' if compiled() else ''}\n"
+    assert capsys.readouterr().out == f"mlserve {__version__}, {described()}\n"
 
 
 def test_help_lists_every_verb_and_imports_none(capsys, monkeypatch):
