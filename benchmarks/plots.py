@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend is chosen first
 
 COLOURS = {
-    "mlserve": "#d62728", "mlserve-compiled": "#ff9896", "torchserve": "#8c564b", "triton": "#2ca02c",
+    "mlserve": "#d62728", "mlserve-pure": "#ff9896", "torchserve": "#8c564b", "triton": "#2ca02c",
     "mosec": "#1f77b4", "litserve": "#9467bd", "bentoml": "#e377c2", "ray": "#17becf", "mlserver": "#bcbd22",
     "fastapi": "#7f7f7f",
 }  # fmt: skip

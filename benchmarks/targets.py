@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import peers, report, steal
 
 Results = dict[str, Any]
-OURS = ("mlserve", "mlserve-compiled")
+OURS = ("mlserve", "mlserve-pure")
 Verdict = tuple[str, bool] | None
 
 
@@ -41,15 +41,15 @@ def others(row: dict[str, Any]) -> list[str]:
 
 
 def noop(results: Results) -> Verdict:
-    """1.5 x mosec, 1.8 x Triton, 7 x TorchServe at 32 connections. The default build counts, the other is told."""
+    """1.5 x mosec, 1.8 x Triton, 7 x TorchServe at 32 connections. The compiled build counts, the pure one is told."""
     row = row_of(results, "noop", "no-op, 32 ")
     if row is None:
         return None
     wanted = {"mosec": 1.5, "triton": 1.8, "torchserve": 7}
-    found, compiled = ({name: over(row, name, ours=ours) for name in wanted} for ours in OURS)
+    found, pure = ({name: over(row, name, ours=ours) for name in wanted} for ours in OURS)
     if not any(found.values()):
         return None
-    text = _factors(found) + (f" (compiled: {_factors(compiled)})" if any(compiled.values()) else "")
+    text = _factors(found) + (f" (pure Python: {_factors(pure)})" if any(pure.values()) else "")
     return text, all((value or 0) >= wanted[name] for name, value in found.items())
 
 

@@ -21,7 +21,7 @@ from benchmarks.wrk import Request
 
 PEERS = {
     "mlserve": "mlserve_peer",
-    "mlserve-compiled": "mlserve_compiled_peer",
+    "mlserve-pure": "mlserve_pure_peer",
     "torchserve": "torchserve_peer",
     "triton": "triton_peer",
     "mosec": "mosec_peer",

@@ -1,7 +1,10 @@
-"""mlserve as it is installed, from an archive with the same settings as every peer's."""
+"""mlserve as people install it, compiled (build_backend.py), from an archive with the same settings as every peer's."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 from benchmarks.peers import torchserve_peer
 from benchmarks.peers.archives import folders, pack, write_config
@@ -11,16 +14,26 @@ from benchmarks.servers import Server, free_ports, launch
 from benchmarks.wrk import Request
 
 NAME, TITLE, WAITS = "mlserve", "mlserve", False
-PACKAGES = ["--editable", str(ROOT)]
-NOTE = "request ids, metrics, access log, HTTP and gRPC; batchSize 8, maxBatchDelay 5, MiniLM: batchPolicy bucket"
+PACKAGES = [str(ROOT)]
+SOURCES = ("mlserve", "handlers", "templates", "setup.py", "build_backend.py", "pyproject.toml")
+NOTE = "compiled; request ids, metrics, access log, HTTP, gRPC; batchSize 8, maxBatchDelay 5, MiniLM: policy bucket"
 PADDED = ("embed",)  # works whose handler pads a batch to its longest request
 answer = as_is
 
 
 def install(site: Site) -> Path:
-    """An environment with this checkout, installed editable."""
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return ensure(site.scratch, NAME, PACKAGES, site.python, also=project)
+    """An environment with this checkout's compiled build; without a C compiler that fails, and is reported."""
+    return install_build(site, NAME, compiled=True)
+
+
+def install_build(site: Site, name: str, *, compiled: bool) -> Path:
+    """The environment ``name`` with one of the builds, made anew when a source has changed."""
+    digest = hashlib.sha256()
+    for path in sorted(path for source in SOURCES for path in [ROOT / source, *(ROOT / source).rglob("*")]):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    with mock.patch.dict(os.environ, MLSERVE_COMPILE=str(int(compiled))):
+        return ensure(site.scratch, name, PACKAGES, site.python, also=digest.hexdigest())
 
 
 def start(site: Site, job: Job) -> Server:
