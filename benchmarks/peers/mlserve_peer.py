@@ -16,8 +16,13 @@ from benchmarks.wrk import Request
 NAME, TITLE, WAITS = "mlserve", "mlserve", False
 PACKAGES = [str(ROOT)]
 SOURCES = ("mlserve", "handlers", "templates", "setup.py", "build_backend.py", "pyproject.toml")
-NOTE = "compiled; request ids, metrics, access log, HTTP, gRPC; batchSize 8, maxBatchDelay 5, MiniLM: policy bucket"
-PADDED = ("embed",)  # works whose handler pads a batch to its longest request
+NOTE = (
+    "compiled; request ids, metrics, access log, HTTP, gRPC; batchSize 8, maxBatchDelay 5; EfficientNet and MiniLM: a "
+    "handler thread per core, policy adaptive and bucket"
+)
+THREADS = f"handlerThreads: {len(os.sched_getaffinity(0))}\n"
+# MiniLM's handler pads a batch to its longest request. silero-vad keeps its state in the model: one batch at a time.
+CONFIG = {"classify": f"batchPolicy: adaptive\n{THREADS}", "embed": f"batchPolicy: bucket\n{THREADS}"}
 answer = as_is
 
 
@@ -50,8 +55,7 @@ def start_from(venv: Path, site: Site, job: Job, name: str, title: str) -> Serve
         config, ports = write_config(torchserve_peer.archive(site, job), run_dir)
         command += ["--ts-config", config, "--no-snapshots"]
         return launch(title, ports.pop("inference"), command, run_dir, environment | folders(run_dir), **ports)
-    policy = "batchPolicy: bucket\n" if job.name in PADDED else ""
-    store = pack(site, job, [venv / "bin" / "mlserve", "archive"], policy)
+    store = pack(site, job, [venv / "bin" / "mlserve", "archive"], CONFIG.get(job.name, ""))
     inference, management, metrics, grpc, grpc_management = free_ports(5)
     command += ["--model-store", store, "--host", "127.0.0.1", "--inference-port", inference]
     command += ["--management-port", management, "--metrics-port", metrics]
