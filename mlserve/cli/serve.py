@@ -92,7 +92,8 @@ def begin_first_worker(settings: Settings) -> Begun | None:
     if url.lower() == "all":
         return None
     path = next((path for path in (Path(settings.models.store or ".", url), Path(url)) if path.exists()), Path(url))
-    return begin(settings, url, ("torch", "numpy") if imports_torch(path) else ())
+    # numpy first: its extension modules would wait for torch's library, which is linked beside other imports
+    return begin(settings, url, ("numpy", "torch") if imports_torch(path) else ())
 
 
 class Recorded:

@@ -19,6 +19,7 @@ from time import monotonic
 from types import ModuleType
 
 from mlserve.wire.payload import Warmed
+from mlserve.worker.torch_import import import_torch
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "scipy", "PIL", "safetensors", "onnxruntime", "mlserve")
 """Whose modules may be imported ahead: nothing they do at import depends on what is set late here."""
@@ -64,7 +65,10 @@ def warm(modules: Sequence[str]) -> Warmed:
     gc.disable()  # collections are 6 % of the time of `import torch`, and find next to nothing
     for name in modules:
         try:
-            importlib.import_module(name)
+            if name == "torch":
+                import_torch()
+            else:
+                importlib.import_module(name)
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}: {error}")
     gc.freeze()  # they stay: each later collection of all of torch's objects would take 0.12 s, the next one right away
