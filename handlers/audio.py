@@ -9,6 +9,7 @@ package's ONNX file.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve.handler import Context, PredictionError
 
 from . import pretrained
+from .copies import copied
 from .items import body_of
 from .optional import required
 from .pretrained import Check, number
@@ -27,6 +29,7 @@ from .sound import EXPECTED, Sound, silence, sound_of
 
 if TYPE_CHECKING:
     import numpy as np
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,11 @@ class AudioHandler:
         }
         logger.info("%s", self.model_signature["runtime"])
         make_ready(self.handle, context, silence())
+
+    def __copy__(self) -> Self:
+        # It is recurrent: reset_states() of one thread would be the middle of another's sound. An ONNX session is not.
+        script = hasattr(self.model, "parameters")
+        return copied(self, model=copy.deepcopy(self.model) if script else copy.copy(self.model))
 
     def _loaded(self, path: Path | None, onnx: bool) -> Any:
         import torch

@@ -7,21 +7,26 @@ section called like the runtime for its options, ``inputs`` and ``outputs`` for 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlserve.handler import Context, PredictionError
 
 from . import batches, items
+from .copies import copied
 from .formats import Runtime, open_model, source_of
 from .misfits import Misfits
 from .rows import read_rows
 from .runtimes import worker_threads
 from .signature import BFLOAT16, OPEN_INFERENCE, Signature, Tensor, declared
 from .warmup import warm_up
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +59,9 @@ class ModelHandler:
             config,
             gpu=gpu,
             threads=worker_threads(),
+            handler_threads=getattr(context, "handler_threads", 1),  # in a handler's test the context may be anything
             code=code if code.is_file() else None,
-            own_files=getattr(context, "own_files", False),  # in a handler's test the context may be anything
+            own_files=getattr(context, "own_files", False),
         )
         self.runtime = open_model(name, source)
         self.runtime.signature = self.signature = servable(complete(self.runtime.signature, config), self.runtime)
@@ -67,6 +73,9 @@ class ModelHandler:
         sizes = self.runtime.warm_sizes(size) if hasattr(self.runtime, "warm_sizes") else None
         warm_up(warm, self.signature, wanted, directory=directory, batch_size=size, sizes=sizes)
         self.misfits = Misfits(context.model_name, self.runtime)
+
+    def __copy__(self) -> Self:
+        return copied(self, runtime=copy.copy(self.runtime))
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""

@@ -23,7 +23,7 @@ from . import profiling
 from .explaining import target_of
 from .labels import labels_in
 from .loading import check_files, compile_model, load_eager, load_torchscript, model_files
-from .runtimes import SUFFIXES, aot_library, is_session, load_runtime, run_onnx, wants_compiled
+from .runtimes import SUFFIXES, aot_library, check_threads, is_session, load_runtime, run_onnx, wants_compiled
 from .timing import timed
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class BaseHandler:
         """The model in eval mode, on the device and compiled as model-config.yaml says."""
         if code is None and weights is not None and weights.suffix in SUFFIXES:
             if weights.suffix == ".so":
+                check_threads(weights, self._threads())
                 return self._load_torch_export_aot_compile(str(weights))
-            return load_runtime(weights, self.device)  # type: ignore[arg-type]
+            return load_runtime(weights, self.device, self._threads())  # type: ignore[arg-type]
         if code is not None:
             model = self._load_pickled_model(str(directory), str(code.relative_to(directory)), self.model_pt_path)
             model.to(self.device)
@@ -99,8 +100,12 @@ class BaseHandler:
             model = self._load_torchscript_model(str(weights))
         model.eval()
         if "pt2" in self.model_yaml_config:
-            return compile_model(model, self.model_yaml_config["pt2"])
+            return compile_model(model, self.model_yaml_config["pt2"], self._threads())
         return self._optimized(model)
+
+    def _threads(self) -> int:
+        """How many batches are computed at once."""
+        return int(getattr(self.context, "handler_threads", 1))
 
     def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
         """Make the module of ``model_file`` and fill in the weights, if there are any."""

@@ -6,6 +6,7 @@ model-config.yaml ``dali: {batch_size, num_threads, device_id, pipeline_file}`` 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class DALIPreprocessing(VisionHandler):
     """Sends the undecoded images of a batch through the pipeline, whose first output is the model's input."""
 
     pipeline: Any = None
+    _running = threading.Lock()  # what a run gives holds until the next one
 
     def initialize(self, context: Context) -> None:
         """Load the pipeline and the model."""
@@ -50,10 +52,11 @@ class DALIPreprocessing(VisionHandler):
                 self.refuse(index, PredictionError(400, "Expected an image file as the body or as the part 'data'"))
         if not images:
             return None
-        output = self.pipeline.run(source=images)[0]
-        output = output.as_cpu() if hasattr(output, "as_cpu") else output
-        tensors = [torch.as_tensor(np.asarray(output.at(index))) for index in range(len(images))]
-        return torch.stack(tensors).to(self.device)
+        with self._running:
+            output = self.pipeline.run(source=images)[0]
+            output = output.as_cpu() if hasattr(output, "as_cpu") else output
+            tensors = [torch.as_tensor(np.asarray(output.at(index))) for index in range(len(images))]
+            return torch.stack(tensors).to(self.device)
 
 
 class DALIImageClassifier(DALIPreprocessing, ImageClassifier):

@@ -8,19 +8,24 @@ of similar length, on a GPU in one forward pass.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlserve.grouping import groups
 from mlserve.handler import Context, PredictionError
 
 from . import pretrained
+from .copies import copied
 from .readying import make_ready
 from .rows import read_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +77,9 @@ class EmbeddingHandler:
         }
         logger.info("%s: %s", folder.name, self.settings)
         make_ready(self.handle, context, "warm up")
+
+    def __copy__(self) -> Self:
+        return copied(self, tokenizer=copy.deepcopy(self.tokenizer))
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""

@@ -7,14 +7,19 @@ library have no pipeline for the second.
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlserve.handler import PredictionError
 
+from .copies import copied
 from .pretrained import FLAG, Check, number, one_of, whole
 from .vision import ImageTransform, VisionHandler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ARCHITECTURES: Mapping[str, str] = {
     "ForSequenceClassification": "text-classification",
@@ -81,6 +86,9 @@ class Texts:
         if limit is not None:
             tokenizer.model_max_length = limit
 
+    def __copy__(self) -> Self:
+        return copied(self, tokenizer=copy.deepcopy(self.tokenizer))
+
     def fitting(self, *texts: str, more: int = 0) -> None:
         """Raise :class:`PredictionError` 400 where the texts, and ``more`` tokens behind them, are too long."""
         if self.limit is None or self.cut:
@@ -95,15 +103,24 @@ class Texts:
             )
 
 
-class TextClassification:
+class PipedTexts:
+    """A pipeline over texts. A copy has a tokenizer of its own: Hugging Face's refuse a second thread."""
+
+    def __init__(self, pipe: Any, texts: Texts) -> None:
+        self.pipe, self.texts = pipe, texts
+
+    def __copy__(self) -> Self:
+        made = copied(self, pipe=copy.copy(self.pipe), texts=copy.copy(self.texts))
+        made.pipe.tokenizer = made.texts.tokenizer
+        return made
+
+
+class TextClassification(PipedTexts):
     """A pipeline over texts and pairs of texts."""
 
     expected = 'a text as the body, a JSON string, or {"text": "…", "text_pair": "…"}'
     sample = "warm up"
     parameters: Mapping[str, Check] = _TOP
-
-    def __init__(self, pipe: Any, texts: Texts) -> None:
-        self.pipe, self.texts = pipe, texts
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> Any:
         """See :class:`Task`."""
@@ -120,15 +137,12 @@ class TextClassification:
         return answers
 
 
-class TokenClassification:
+class TokenClassification(PipedTexts):
     """A pipeline over texts."""
 
     expected = "a text as the body, or a JSON string"
     sample = "warm up"
     parameters: Mapping[str, Check] = {"aggregation_strategy": one_of("none", "simple", "first", "average", "max")}
-
-    def __init__(self, pipe: Any, texts: Texts) -> None:
-        self.pipe, self.texts = pipe, texts
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> str:
         """See :class:`Task`."""
@@ -141,7 +155,7 @@ class TokenClassification:
         return answers
 
 
-class TextGeneration:
+class TextGeneration(PipedTexts):
     """A pipeline over prompts; the handler ``llm`` streams and takes parameters of its own for each item of a batch."""
 
     expected = "a text as the body, or a JSON string"
@@ -156,7 +170,7 @@ class TextGeneration:
     }
 
     def __init__(self, pipe: Any, texts: Texts) -> None:
-        self.pipe, self.texts = pipe, texts
+        super().__init__(pipe, texts)
         self.new_tokens = min(128, (texts.limit or 256) // 2)
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> str:
@@ -210,6 +224,9 @@ class FeatureExtraction:
 
     def __init__(self, model: Any, texts: Texts) -> None:
         self.model, self.texts = model, texts
+
+    def __copy__(self) -> Self:
+        return copied(self, texts=copy.copy(self.texts))
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> str:
         """See :class:`Task`."""

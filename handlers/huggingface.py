@@ -9,21 +9,26 @@ none), ``truncation``, ``dtype``, ``trust_remote_code``.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from mlserve.handler import Context, PredictionError
 
 from . import hf_tasks, pretrained
+from .copies import copied
 from .items import body_of
 from .question_answering import QuestionAnswering
 from .readying import make_ready
 from .rows import read_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +64,9 @@ class HuggingFaceHandler:
         }
         logger.info("%s: %s, %s", folder.name, self.name, self.model_signature["runtime"])
         make_ready(self.handle, context, self.task.sample)
+
+    def __copy__(self) -> Self:
+        return copied(self, task=copy.copy(self.task))
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row."""

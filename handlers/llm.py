@@ -9,6 +9,7 @@ section ``llm`` of model-config.yaml: ``model`` (the folder), ``parameters`` (wh
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -20,11 +21,14 @@ import orjson
 from mlserve.handler import Context, PredictionError, Response
 
 from . import pretrained
+from .copies import copied
 from .pretrained import FLAG, Check, number, whole
 from .readying import make_ready
 from .rows import read_rows
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .decoding import Item
 
 logger = logging.getLogger(__name__)
@@ -87,6 +91,9 @@ class LlmHandler:
         }
         logger.info("%s: %s, context of %s tokens", folder.name, self.model_signature["runtime"], self.limit)
         make_ready(self.handle, context, {"prompt": "a", "max_new_tokens": 2})
+
+    def __copy__(self) -> Self:
+        return copied(self, tokenizer=copy.deepcopy(self.tokenizer))
 
     def handle(self, data: list[Any], context: Context) -> list[Any]:
         """Answer a batch: one element per row. Rows that stream have had all but their last piece by then."""

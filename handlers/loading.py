@@ -172,7 +172,7 @@ def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
     return module
 
 
-def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
+def compile_model(module: torch.nn.Module, pt2: Any, handler_threads: int = 1) -> torch.nn.Module:
     """Apply the ``pt2`` section of model-config.yaml.
 
     A backend that cannot be set up leaves the model as it is, with a warning: the answers are the same.
@@ -182,6 +182,7 @@ def compile_model(module: torch.nn.Module, pt2: Any) -> torch.nn.Module:
     choices = compile_arguments(pt2)
     if choices is None:
         return module
+    check_mode(choices, handler_threads)
     text = ", ".join(f"{key} {value}" for key, value in choices.items()) or "torch.compile's defaults"
     try:
         register_backend(str(choices.get("backend", "")))
@@ -209,6 +210,22 @@ def compile_arguments(pt2: Any) -> dict[str, Any] | None:
         )
     choices: dict[str, Any] = dict(options.get("compile", options))
     return choices if choices.pop("enable", "compile" not in options) else None
+
+
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
+"""Modes in which ``torch.compile`` makes CUDA graphs of its own, one per batch size."""
+
+
+def check_mode(arguments: Mapping[str, Any] | None, threads: int) -> None:
+    """Raise ``ValueError`` for a compiled model whose CUDA graphs only the thread that made them can run."""
+    import torch
+
+    mode = (arguments or {}).get("mode")
+    if threads > 1 and mode in GRAPH_MODES and torch.cuda.is_available():
+        raise ValueError(
+            f"handlerThreads is {threads}, but pt2 in model-config.yaml with mode {mode} makes CUDA graphs that belong "
+            "to one thread: leave out one of them"
+        )
 
 
 def register_backend(name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from mlserve.handler import PredictionError
@@ -49,19 +50,22 @@ class Misfits:
         self._signature = runtime.signature
         self._answered: dict[Key, None] = {}
         self._refused = 0
+        self._lock = threading.Lock()  # all copies of a handler share what is known
         self._open = not all(_is_closed(one) for one in runtime.signature.inputs)
 
     def answered(self, item: Item) -> None:
         """The model has answered ``item``."""
         if self._open and (key := self._key(item)) not in self._answered:
-            if len(self._answered) >= KEPT:
-                del self._answered[next(iter(self._answered))]
-            self._answered[key] = None
+            with self._lock:
+                if len(self._answered) >= KEPT:
+                    del self._answered[next(iter(self._answered))]
+                self._answered[key] = None
 
     def refusal(self, error: Exception, item: Item) -> PredictionError:
         """What to answer ``item``, with which the model was called alone. ``error`` concerns it."""
-        self._refused += 1
-        self._log(error)
+        with self._lock:
+            self._refused += 1
+            self._log(error)
         return PredictionError(400, f"{self._model} does not take {self._sent(item)}: {reason(error)}. {self._hint()}")
 
     def concerns(self, error: Exception, item: Item) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 VARIABLE = "ENABLE_TORCH_PROFILER"
 FOLDER = "/tmp/pytorch_profiler"  # noqa: S108  where TorchServe's users look for it
+
+_recording = threading.Lock()  # a process has one profiler
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def run(arguments: dict[str, Any], answer: Callable[[], Any]) -> tuple[Any, Any]
     """(what ``answer`` returns, the profiler), with a summary in the log."""
     from torch.profiler import profile
 
-    with profile(**arguments) as profiler:
+    with _recording, profile(**arguments) as profiler:
         output = answer()
     logger.info(profiler.key_averages().table(sort_by="cpu_time_total", row_limit=10))
     return output, profiler

@@ -7,11 +7,13 @@ their two ends; the best of all windows answers. All windows of all items of a b
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlserve.handler import PredictionError
 
+from .copies import copied
 from .hf_tasks import Unexpected, text
 from .pretrained import Check, whole
 
@@ -34,6 +36,9 @@ class QuestionAnswering:
         self.model, self.tokenizer = model, tokenizer
         self.length = min(LENGTH, limit or LENGTH)
         self.overlap = min(OVERLAP, self.length // 2)
+
+    def __copy__(self) -> QuestionAnswering:
+        return copied(self, tokenizer=copy.deepcopy(self.tokenizer))
 
     def read(self, value: Any, parameters: Mapping[str, Any]) -> tuple[str, str]:
         """See :class:`mlserve.handlers.hf_tasks.Task`."""

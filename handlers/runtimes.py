@@ -24,7 +24,7 @@ SUFFIXES = (".onnx", ".so", ".pt2")
 SPIN_US = "50"
 
 
-def load_runtime(path: Path, device: torch.device) -> Any:
+def load_runtime(path: Path, device: torch.device, handler_threads: int = 1) -> Any:
     """The model of a file with one of ``SUFFIXES``: an ``InferenceSession`` or a callable.
 
     Raises ``ValueError`` that names the file, and the package to install where one is missing.
@@ -32,7 +32,9 @@ def load_runtime(path: Path, device: torch.device) -> Any:
     if not path.is_file():
         raise ValueError(f"The manifest names {path.name}, but the archive has no such file")
     if path.suffix == ".onnx":
-        return onnx_session(path, device)
+        return onnx_session(path, device, handler_threads)
+    if path.suffix == ".so" or is_package(path):
+        check_threads(path, handler_threads)
     return aot_library(path, device) if path.suffix == ".so" else exported(path, device)
 
 
@@ -52,7 +54,7 @@ def worker_device(gpu: int | None) -> torch.device:
     return torch.device("cpu")
 
 
-def onnx_session(path: Path, device: torch.device) -> Any:
+def onnx_session(path: Path, device: torch.device, handler_threads: int = 1) -> Any:
     """An ``onnxruntime.InferenceSession``, on the GPU if the worker has one."""
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
@@ -63,9 +65,15 @@ def onnx_session(path: Path, device: torch.device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    session = open_session(onnxruntime, path, providers, worker_threads())
+    session = open_session(onnxruntime, path, providers, session_threads(worker_threads(), handler_threads))
     logger.info("Loaded %s with onnxruntime, providers %s", path.name, session.get_providers())
     return session
+
+
+def session_threads(threads: int, handler_threads: int) -> int:
+    """The threads of a session of onnxruntime that runs ``handler_threads`` batches at once, each by ``threads`` CPUs:
+    one of these is the thread that brings the batch, and all batches share the session's others."""
+    return handler_threads * (threads - 1) + 1
 
 
 def open_session(onnxruntime: Any, path: Path, providers: list[Any], threads: int, **options: int) -> Any:
@@ -128,6 +136,15 @@ def is_package(path: Path) -> bool:
             return any("aotinductor" in name for name in archive.namelist())
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path.name} is not a .pt2 file: {error}") from error
+
+
+def check_threads(path: Path, threads: int) -> None:
+    """Raise ``ValueError`` for what AOTInductor compiled where ``threads`` batches are to be computed at once."""
+    if threads > 1:
+        raise ValueError(
+            f"handlerThreads is {threads}, but {path.name} was compiled by AOTInductor, which keeps Python's lock "
+            "while it computes: batches would take turns, each on its share of the CPUs. Leave it at 1"
+        )
 
 
 def load_package(path: Path, device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -47,7 +48,9 @@ class TextHandler(BaseHandler):
         attr = captum(self.model)
         if not hasattr(self.model, "embedding"):
             raise PredictionError(501, "Explanations of texts need a model with a layer called embedding")
-        return attr.LayerIntegratedGradients(self.model, self.model.embedding)
+        # It hooks into the layer while it works: what another thread predicts meanwhile must not go through that.
+        model = copy.deepcopy(self.model) if self._threads() > 1 else self.model
+        return attr.LayerIntegratedGradients(model, model.embedding)
 
     def get_word_token(self, input_tokens: Sequence[str]) -> list[str]:
         """Tokens without the sign that byte-pair tokenizers put for a space."""

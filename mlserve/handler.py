@@ -227,6 +227,7 @@ class Context:
         self.header_key_sequence_id = "ts_request_sequence_id"
         self.header_key_sequence_start = "ts_request_sequence_start"
         self.header_key_sequence_end = "ts_request_sequence_end"
+        self.handler_threads = 1  # batches that the worker computes at once, each by a copy of the handler
         self.own_files = False  # whether the model's files are the server's own copy, so that nobody writes to them
         self.report_times = False  # whether BaseHandler and the worker add HandlerTime and PredictionTime
         self.phases = PhaseTimer()

@@ -30,6 +30,8 @@ class Runtime(Protocol):
     prepares for, and ``wants_warm_up``, whether to do so without being asked. One that is ``unchecked`` reads memory
     that is not the input's where that is too small: the shapes of its inputs must be known. ``input_errors`` are the
     exceptions by which its library refuses inputs (see :mod:`mlserve.handlers.misfits`).
+
+    Several threads call ``infer`` at once, each of a copy (``copy.copy``): what they cannot share, ``__copy__`` makes.
     """
 
     name: str
@@ -43,13 +45,14 @@ class Runtime(Protocol):
 class Source:
     """What a runtime is made from: the model's file or folder, and what the worker and model-config.yaml say.
 
-    ``gpu`` is the index of the worker's GPU, ``threads`` its share of the CPUs, ``options`` the section of
-    model-config.yaml that is called like the runtime (``torch`` for all of torch's).
+    ``gpu`` is the index of the worker's GPU, ``options`` the section of model-config.yaml that is called like the
+    runtime (``torch`` for all of torch's). ``handler_threads`` batches are computed at once, each by ``threads`` CPUs.
     """
 
     path: Path
     gpu: int | None = None
     threads: int = 1
+    handler_threads: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     code: Path | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..runtimes import is_package, load_package, worker_device
+from ..runtimes import check_threads, is_package, load_package, worker_device
 from ..signature import Signature, Tensor, numpy_name, with_batch_axis
 from . import Source
 from .torchmodel import TorchModel
@@ -34,6 +34,7 @@ def open_model(source: Source) -> TorchModel:
 
 def _compiled(source: Source) -> TorchModel:
     options = options_of(source, "AOTInductor")
+    check_threads(source.path, source.handler_threads)
     package = load_package(source.path, worker_device(source.gpu))
     loader: Any = package.loader
     count = _leaves(json.loads(loader.get_call_spec()[0])[1])

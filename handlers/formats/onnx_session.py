@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtimes import open_session
+from ..runtimes import open_session, session_threads
 from ..signature import Signature, Tensor, with_batch_axis
 from . import Source
 
@@ -39,7 +39,7 @@ class OnnxModel:
             onnxruntime,
             source.path,
             providers(source, onnxruntime.get_available_providers()),
-            source.threads,
+            session_threads(source.threads, source.handler_threads),
             inter_op_num_threads=int(source.options.get("inter_op_threads", 1)),
             log_severity_level=3,  # its warnings are about the graph, not about requests
         )

@@ -7,6 +7,7 @@ properties. Numbers are float32 unless ``config`` says otherwise: OpenVINO's def
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import openvino
 
 from mlserve.handler import PredictionError
 
+from ..copies import copied
 from ..signature import Dim, Signature, Tensor, shape_text, with_batch_axis
 from . import Source
 
@@ -60,10 +62,15 @@ class OpenVinoModel:
             ) from error
         self.name = f"openvino {openvino.__version__.partition('-')[0]}, {device}"
         self.signature = signature_of(compiled.inputs, compiled.outputs)
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._model = model if any(open_lengths(one) for one in self.signature.inputs) else None
+        self._reshaping = threading.Lock()  # of the model, which all copies share
         self._taken: set[tuple[tuple[int, ...], ...]] = set()
         logger.info("%s: %s", source.path.name, self.name)
+
+    def __copy__(self) -> OpenVinoModel:
+        return copied(self, _request=self._compiled.create_infer_request())
 
     def infer(self, inputs: Arrays) -> Arrays:
         """See :class:`Runtime`."""
@@ -85,7 +92,8 @@ class OpenVinoModel:
             return
         given = {index: openvino.PartialShape(list(length)) for index, length in enumerate(lengths)}
         try:
-            self._model.reshape(given)
+            with self._reshaping:
+                self._model.reshape(given)
         except RuntimeError as error:
             sent = ", ".join(
                 f"{one.name} {shape_text([size for size in length if size >= 0])}"
@@ -126,13 +134,15 @@ def widened(model: Any) -> Any:
 
 
 def properties(source: Source, device: str) -> dict[str, Any]:
-    """What to compile with: the worker's threads, one request at a time, and whatever ``config`` says instead."""
+    """What to compile with: a stream of threads for each batch at once, and whatever ``config`` says instead."""
     given = source.options.get("config") or {}
     if not isinstance(given, dict):
         raise ValueError(f"openvino: config in model-config.yaml must map properties to values, got {given!r}")
     usual: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if device == "CPU":
-        usual |= {"INFERENCE_NUM_THREADS": source.threads, "INFERENCE_PRECISION_HINT": "f32"}
+        usual |= {"INFERENCE_NUM_THREADS": source.threads * source.handler_threads, "INFERENCE_PRECISION_HINT": "f32"}
+        if source.handler_threads > 1:
+            usual["NUM_STREAMS"] = source.handler_threads
     return {**usual, **given}
 
 

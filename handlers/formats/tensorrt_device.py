@@ -1,7 +1,8 @@
 """The part of the TensorRT runtime that needs a GPU: deserialize an engine, and run it through pinned buffers.
 
-One stream, one execution context; a pinned host buffer and a device buffer per tensor, which grow to the largest batch
-seen. Copies are asynchronous on that stream: from pageable memory each would wait for the one before.
+For each batch at once a stream, an execution context, and per tensor a pinned host buffer and a device buffer, which
+grow to the largest batch seen. Copies are asynchronous on that stream: from pageable memory each would wait for the one
+before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import tensorrt
 from cuda.bindings import runtime as cuda
 
+from ..copies import copied
 from .tensorrt_engine import TYPES, Binding, EngineRefused, Profile
 
 if TYPE_CHECKING:
@@ -82,12 +84,23 @@ class DeviceEngine:
             raise EngineRefused(*self._log.lines)
         self.bindings = [_binding(self._engine, index) for index in range(self._engine.num_io_tensors)]
         self.profiles = [self._profile(index) for index in range(self._engine.num_optimization_profiles)]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a batch has to itself while it runs."""
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise EngineRefused(*self._log.lines)
         (self._stream,) = _checked(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
         self._buffers = {one.name: _Buffer() for one in self.bindings}
         self._active = 0
+
+    def __copy__(self) -> DeviceEngine:
+        """The same weights, for a batch beside another: a context, a stream and buffers of its own."""
+        made = copied(self)
+        _checked(cuda.cudaSetDevice(self._gpu))
+        made._prepare()
+        return made
 
     def _profile(self, index: int) -> Profile:
         found = {}

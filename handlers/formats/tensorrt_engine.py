@@ -7,6 +7,7 @@ of them filled up with copies of its last row.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import re
@@ -18,6 +19,7 @@ import numpy as np
 
 from mlserve.handler import PredictionError
 
+from ..copies import copied
 from ..signature import Signature, Tensor, shape_text, with_batch_axis
 from . import Source
 
@@ -89,6 +91,9 @@ class TensorRtModel:
         self._profiles = list(self._engine.profiles)
         self.signature = signature_of(self._engine.bindings, self._profiles)
         logger.info("%s: %s", source.path.name, self.name)
+
+    def __copy__(self) -> TensorRtModel:
+        return copied(self, _engine=copy.copy(self._engine))
 
     def check(self, arrays: Arrays) -> None:
         """Raise :class:`PredictionError` for an item whose shape no profile allows, whatever the batch."""

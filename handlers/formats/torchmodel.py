@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+with warnings.catch_warnings():
+    # A .npy body is read-only memory; no model is expected to write into its input. Torch warns once in a process: of
+    # this. Filters around each call would be those of all threads.
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(4), np.float32))
+
 
 class TorchModel:
     """A callable of tensors as a :class:`Runtime`. ``signature.inputs`` are its arguments, in order."""
@@ -37,6 +44,7 @@ class TorchModel:
         self.options = options
         self._device = worker_device(source.gpu)
         self._graphs = CudaGraphs(self._device) if options.cuda_graphs else None
+        self._replaying = threading.Lock()  # a graph has one memory for its inputs and outputs
         how = [name, *(["compiled"] if options.compiled is not None else []), str(self._device)]
         self.name = f"torch {torch.__version__}, {', '.join(how)}"
         logger.info("%s: %s", source.path.name, self.name)
@@ -46,9 +54,10 @@ class TorchModel:
         tensors = self._tensors(inputs)
         with torch.inference_mode():
             if self._graphs is not None:
-                found = self._graphs.run(tensors, self.signature)
-                if found is not None:
-                    return _arrays(found)
+                with self._replaying:
+                    found = self._graphs.run(tensors, self.signature)
+                    if found is not None:
+                        return _arrays(found)
             return _arrays(self._called(tensors))
 
     def warm(self, inputs: Arrays) -> Arrays:
@@ -73,10 +82,7 @@ class TorchModel:
 
     def tensor(self, array: np.ndarray[Any, Any], dtype: str = "") -> torch.Tensor:
         """``array`` on the device, in the precision and memory format of the options. ``dtype`` is the input's."""
-        with warnings.catch_warnings():
-            # A .npy body is read-only memory; no model is expected to write into its input.
-            warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
-            tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
         wanted = torch.bfloat16 if dtype == BFLOAT16 else None  # NumPy has none: it comes as float32
         if tensor.is_floating_point():
             wanted = self.options.dtype or wanted

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..loading import compile_arguments, register_backend
+from ..loading import GRAPH_MODES, check_mode, compile_arguments, register_backend
 from ..runtimes import wants_compiled
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ KEYS: Mapping[str, Collection[str]] = {
 """Kind of file -> the keys of ``torch`` that it takes."""
 
 COMPILE_KEYS = ("backend", "mode", "fullgraph", "dynamic", "options")
-GRAPH_MODES = ("reduce-overhead", "max-autotune")
-"""Modes in which ``torch.compile`` makes CUDA graphs of its own, one per batch size."""
 
 
 class Options(NamedTuple):
@@ -75,6 +73,7 @@ def options_of(source: Source, kind: str) -> Options:
         raise ValueError("torch: dtype and autocast in model-config.yaml are two ways to one end: keep one of them")
     if options.cuda_graphs:
         _check_graphs(options, source)
+    check_mode(options.compiled, source.handler_threads)
     return options
 
 

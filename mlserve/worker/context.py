@@ -38,6 +38,7 @@ def make_context(load: Load) -> Context:
     context.header_key_sequence_end = load.sequence_end_header
     context.report_times = load.handler_times
     context.own_files = load.own_files
+    context.handler_threads = load.handler_threads
     metrics.follow(context)
     current.sink = metrics
     return context
