@@ -22,8 +22,12 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 _NOT_IMPORTED = tuple(  # by `import torch`, although its modules name them: in functions, for type checkers
-    "torch." + name
-    for name in ("_dynamo", "_inductor", "onnx", "distributed.tensor", "distributed.fsdp", "distributed._shard")
+    f"torch.{name}"
+    for name in (
+        *("_dynamo", "_inductor", "_functorch._aot_autograd", "onnx", "utils.tensorboard", "utils._sympy"),
+        *("distributed.tensor", "distributed.fsdp", "distributed.optim", "distributed._shard", "distributed._tools"),
+        *("fx.experimental.symbolic_shapes", "fx.experimental.migrate_gradual_types"),
+    )
 )
 _OTHER_BUILDS = ("libtorch_cuda.so", "libtorch_hip.so", "libtorch_xpu.so")
 
