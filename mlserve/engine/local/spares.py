@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUIET = 0.25  # s after the last start of a worker
+QUIET = 1.0  # s after the last start of a worker, whose first requests take longer than others: a spare would slow them
 MEMORY_TO_START = 4  # times its size must be free for a spare to be made ...
 MEMORY_TO_STAY = 2  # ... and for it to stay
 MEMORY_CHECK = 30.0  # s between two looks at that
