@@ -1,14 +1,16 @@
 """What batching policies and overlap give on real models: ``scripts/bench batching [--quick] [--update-readme]``.
 
 One mlserve has every model in its variants side by side: eager and adaptive, without a latency target and with one that
-cannot be met, preprocessed in turn or ahead. In a round the first variant of a row is measured first and last and the
-others between: a ratio is another's figure over the mean of those two, and what the two differ by is the noise.
+cannot be met, one batch at a time and a thread per core, preprocessed in turn or ahead. In a round the first variant of
+a row is measured first and last and the others between: a ratio is another's figure over the mean of those two, and what
+the two differ by is the noise.
 """
 
 import argparse
 import fcntl
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from benchmarks.works import WORKS, Row, prepare
 HERE = Path(__file__).resolve().parent
 SITE, RESULTS = Site(HERE / ".scratch", sys.executable), HERE / "results"
 SHARE = 0.6  # of what eager answers in a second, offered in the rows with a fixed rate
+LEARNS = 15.0  # seconds of load before adaptive is measured: it has found its best size by then
 ROOMY, TIGHT = 3.0, 0.5  # targets: times of a full batch, and of a lone request
 
 
@@ -71,6 +74,8 @@ def cases(capacity: float, lone_ms: float, full_ms: float) -> list[Case]:
     adaptive = "batchPolicy: adaptive\n"
     eager = {work: variant(work, "eager") for work in ("noop", "classify", "embed")}
     learns = {work: variant(work, "adaptive", adaptive) for work in eager}
+    crew = f"handlerThreads: {len(os.sched_getaffinity(0))}\n"
+    crews = [variant("classify", "crew", crew), variant("classify", "crew-adaptive", adaptive + crew)]
     target = variant("classify", "target", f"{adaptive}latencyTarget: {roomy}\n")
     lost = variant("classify", "lost", f"{adaptive}latencyTarget: {tight}\n")
     hooks = HANDLERS / "ts_classify.py"
@@ -79,6 +84,7 @@ def cases(capacity: float, lone_ms: float, full_ms: float) -> list[Case]:
     return [
         *(Case(row.title, row, [eager["noop"], learns["noop"]], 1) for row in (noop[0], noop[2])),
         Case(classify[0].title, classify[0], [eager["classify"], learns["classify"], lost], 4),
+        Case(f"{classify[0].title}, a thread per core", classify[0], crews, 4),
         Case(embed.title, embed, [eager["embed"], learns["embed"]], 3),
         Case(
             f"EfficientNet-Lite0, {SHARE * capacity:.1f} requests/s",
@@ -142,6 +148,8 @@ def warm_up(server: Server, every: Sequence[Case], seconds: float) -> None:
             warm.add((asked, case.row.connections))
             server.wait_ready(lambda asked=asked: ask(server.url, asked)[0] == 200)
             took = seconds if case.row.slow else 1
+            if case.row.slow and "adaptive" in one.settings:
+                took = max(took, LEARNS)
             wrk.run(server.url, asked, connections=case.row.connections, seconds=took, checked=True)
             server.settle()
 
@@ -162,7 +170,7 @@ def measure_one(server: Server, case: Case, one: Variant, seconds: float) -> Non
     case.figures.setdefault(one.name, []).append(figure)
     server.settle()
     case.cpu.setdefault(one.name, []).append((server.cpu_seconds() - used) * 1000 / (batches(server)[0] - before))
-    print(f"  {case.title:60} {one.name:9} {figure:10,.1f} {'ms p99' if case.rate else '/s'}", flush=True)
+    print(f"  {case.title:60} {one.name:13} {figure:10,.1f} {'ms p99' if case.rate else '/s'}", flush=True)
 
 
 def open_loop(server: Server, asked: wrk.Request, rate: float, seconds: float) -> dict[str, Any]:
