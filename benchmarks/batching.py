@@ -2,8 +2,8 @@
 
 One mlserve has every model in its variants side by side: eager and adaptive, without a latency target and with one that
 cannot be met, one batch at a time and a thread per core, preprocessed in turn or ahead. In a round the first variant of
-a row is measured first and last and the others between: a ratio is another's figure over the mean of those two, and what
-the two differ by is the noise.
+a row is measured first and last and the others between: a ratio is another's figure over the mean of those two, and
+what the two differ by is the noise.
 """
 
 import argparse
