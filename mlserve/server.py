@@ -38,7 +38,7 @@ from mlserve.rest.workflows import WorkflowsApi
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models
-from mlserve.startup import load_models, make_work_dir
+from mlserve.startup import load_models, make_intake, make_work_dir
 
 if TYPE_CHECKING:
     from mlserve.engine.local.early import Begun
@@ -148,6 +148,7 @@ class Server:
 
     def __init__(self, settings: Settings, progress: Progress, begun: Begun | None = None) -> None:
         self._settings = settings
+        self._intake = make_intake(settings)
         self._progress = progress
         self._begun = begun
         self._stop = asyncio.Event()
@@ -162,6 +163,7 @@ class Server:
         work_dir = make_work_dir(self._settings.server.temp_directory)
         access = open_access_log(self._settings.log)
         service = self._service = self._build_service(work_dir, loop)
+        service.intake = self._intake
         guard = TokenGuard(self._settings.auth) if self._settings.auth.tokens else None
         self._doors = HttpDoors(
             self._settings,

@@ -16,9 +16,11 @@ from typing import Any, Protocol
 import psutil
 
 from mlserve.archive.store import ModelStore
+from mlserve.core.intake import Intake
 from mlserve.core.service import InferenceService
-from mlserve.engine.local import available_cpus
+from mlserve.engine.local import available_cpus, memory_limit
 from mlserve.errors import ErrorKind, ModelExists, ServeError, SettingError
+from mlserve.protocols.admission import allow_connections
 from mlserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,25 @@ class LoadProgress(Protocol):
 
     def model_failed(self, name: str, error: ServeError) -> None:
         """It does not."""
+
+
+def make_intake(settings: Settings) -> Intake:
+    """What clients may make the server hold. Raises :class:`SettingError` where no request could be served."""
+    server = settings.server
+    least = 2 * server.max_request_size  # a body that grows is there twice for a moment
+    memory = server.max_request_memory or max(memory_limit() // 4, least)
+    if memory < least:
+        raise SettingError(
+            f"server.max_request_memory is {memory}: it must be at least twice server.max_request_size, {least}"
+        )
+    connections = server.max_connections
+    if connections:
+        doors = 2 if settings.grpc.enabled else 1
+        fit = allow_connections(doors * connections) // doors
+        if fit < connections:
+            log.info("%d connections, not %d (server.max_connections): no more files can be open", fit, connections)
+            connections = fit
+    return Intake(connections, memory)
 
 
 def make_work_dir(parent: str = "") -> Path:

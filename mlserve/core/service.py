@@ -14,6 +14,7 @@ from typing import Any
 
 from mlserve.core.changes import Registered, Scaled
 from mlserve.core.health import Health, judge
+from mlserve.core.intake import Intake
 from mlserve.core.job import Job
 from mlserve.core.lifecycle import VersionEvent
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
@@ -49,6 +50,7 @@ class InferenceService:
     ) -> None:
         self.registry = Registry(default_versions)
         self.http_counts = HttpCounts()
+        self.intake = Intake()  # the server sets its own, with limits
         self.observer: Observer | None = None  # of every version that is registered from now on
         self.starting = True  # until the models named at start have been loaded
         self.stopping = False

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import resource
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from mlserve.load.client import NOT_SENT, TIMEOUT, Client, Slot, has_answered, o
 from mlserve.load.result import CLOSED, OPEN, LoadResult, Recorder
 from mlserve.load.target import Target
 from mlserve.load.timers import Timer
+from mlserve.protocols.admission import allow_connections
 
 TICK = 0.05  # seconds between looks at timeouts, the end, and the viewer
 RETRY_PAUSE = 0.02  # seconds before a connection of a closed loop that has failed is tried again: no busy loop
@@ -334,12 +334,3 @@ class _Open(_Run):
     def _send(self, slot: Slot, intended: float) -> None:
         slot.intended = intended
         slot.send(self.next_payload())
-
-
-def allow_connections(number: int) -> None:
-    """Raise this process's soft limit of open files for so many connections, as far as the hard limit lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number + 256
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))

@@ -112,7 +112,7 @@ def decode(
     head: Head,
     request_id: str,
     headers: Headers,
-    body: bytes,
+    body: bytes | memoryview,
     *,
     explain: bool = False,
     url_path: str | None = "",
@@ -130,9 +130,9 @@ def decode(
     if not is_form(content_type):
         parts = [Part("body", body, content_type.decode("latin-1"))]
     elif content_type[:33].lower() == _FORM:
-        parts = parse_urlencoded(body)
+        parts = parse_urlencoded(bytes(body))
     else:
-        parts = parse_multipart(content_type, body, typed_fields)
+        parts = parse_multipart(content_type, bytes(body), typed_fields)
     if query:
         parts = [*parse_urlencoded(query), *parts]
     return InferenceRequest(

@@ -21,6 +21,7 @@ from mlserve.rest.families import handler_families, histogram_family, machine_fa
 from mlserve.rest.machine import MachineReading
 
 if TYPE_CHECKING:
+    from mlserve.core.intake import Intake
     from mlserve.core.model import SpareInfo
     from mlserve.core.registry import VersionHandle
 
@@ -68,7 +69,9 @@ class ServiceCollector(Collector):
         names: Collection[str] = (),
         handlers: bool = True,
         spares: Sequence[SpareInfo] = (),
+        intake: Intake | None = None,
     ) -> None:
+        self._intake = intake
         self._versions = versions
         self._ready = ready
         self._machine = machine
@@ -92,6 +95,8 @@ class ServiceCollector(Collector):
         yield info
         yield GaugeMetricFamily("mlserve_ready", "1 if every required model has a ready worker.", int(self._ready))
         yield GaugeMetricFamily("mlserve_models", "Registered model versions.", len(self._versions))
+        if self._intake is not None:
+            yield from _intake_families(self._intake)
         yield from self._request_families()
         yield from self._worker_families()
         yield from self._spare_families()
@@ -156,3 +161,19 @@ class ServiceCollector(Collector):
         share = sum(spare.proportional_bytes for spare in self._spares)
         yield count
         yield GaugeMetricFamily("mlserve_spare_memory_bytes", "Their share of memory, once they are warm.", share)
+
+
+def _intake_families(intake: Intake) -> Iterator[Metric]:
+    """What clients make the server hold, and what it has refused to."""
+    count = GaugeMetricFamily("mlserve_connections", "Connections of clients.", labels=("listener",))
+    refused = CounterMetricFamily(
+        "mlserve_connections_refused", "Connections beyond `server.max_connections`.", labels=("listener",)
+    )
+    for listener, connections in intake.connections.items():
+        count.add_metric((listener,), connections())
+        refused.add_metric((listener,), intake.refused_connections[listener])
+    yield from (count, refused)
+    yield GaugeMetricFamily("mlserve_request_memory_bytes", "Request bodies that are held and counted.", intake.held)
+    yield CounterMetricFamily(
+        "mlserve_request_memory_refused", "Requests beyond `server.max_request_memory`.", intake.refused_bodies
+    )

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import cast
 
+from mlserve.core.intake import RETRY_AFTER
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.torchserve import encode_error
 from mlserve.protocols.torchserve_texts import INVALID_HTTP
@@ -99,7 +100,7 @@ class LaneConnection(asyncio.Protocol):
 
     # -- refusing, closing, timing ------------------------------------------------------------------------------------
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Answer a request that cannot be read, and end the connection: its framing is lost."""
         self._refused = self._deaf = True
         self._reading = False
@@ -110,6 +111,8 @@ class LaneConnection(asyncio.Protocol):
         )
         if refusal.status == 413:
             error.kind = ErrorKind.TOO_LARGE
+        elif refusal.status == 503:
+            error.kind, error.retry_after = ErrorKind.OVERLOADED, RETRY_AFTER
         exchange = Exchange(self, RequestHead(self._method() or b"-", self._url), self.shared.request_ids(), False)
         self._push(exchange)
         exchange.answer(encode_error(error, self.shared.options))
@@ -151,7 +154,7 @@ class LaneConnection(asyncio.Protocol):
         if self._reading:
             if waited > self.shared.limits.header_timeout:
                 limit = self.shared.limits.header_timeout
-                self._refuse(Refusal(408, f"The request did not arrive within {limit:g} s (header_timeout)"))
+                self.refuse(Refusal(408, f"The request did not arrive within {limit:g} s (header_timeout)"))
         elif waited > self.shared.limits.keep_alive_timeout:
             if unsent:
                 self.transport.abort()  # closing would wait for the client to read

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
+from mlserve.protocols.admission import Admission
 from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tls import server_context
 from mlserve.protocols.tokens import TokenGuard
@@ -25,7 +26,7 @@ from mlserve.protocols.unix_sockets import BACKLOG
 from mlserve.rest.addresses import Address, listeners
 from mlserve.rest.fast import FastLane
 from mlserve.rest.headers import HeaderStyle
-from mlserve.rest.http1 import https_only
+from mlserve.rest.http1 import https_only, too_many
 from mlserve.rest.inference import build_inference_app
 from mlserve.rest.json_errors import JsonErrorsRunner
 from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
@@ -89,7 +90,8 @@ class HttpDoors:
                 chosen = {api: runners[api] for api in apis}
                 runner = await self._set_up(SharedRunner(chosen, self._style, **self._options))
             lane = self._fast_lane(runner) if "inference" in address.apis else None
-            await self._bind(address, lane or runner.server, context if address.tls else None)
+            make = self._admission(address, lane or runner.server, runner.server)
+            await self._bind(address, make, context if address.tls else None)
 
     async def _runners_by_api(self, shared: bool) -> dict[str, JsonErrorsRunner]:
         settings, server = self._settings, self._settings.server
@@ -140,12 +142,22 @@ class HttpDoors:
         )
         return lambda: FastLane(shared)
 
+    def _admission(self, address: Address, make: Any, server: Any) -> Admission:
+        intake, lane = self._service.intake, self._lane if make is not server else None
+        return Admission(
+            make,
+            " and ".join(address.apis),
+            intake,
+            lambda: server.open_connections + (len(lane.connections) if lane is not None else 0),
+            lambda: too_many(intake.full(), self._style.options, self._ids()),
+        )
+
     async def _set_up(self, runner: JsonErrorsRunner) -> JsonErrorsRunner:
         await runner.setup()
         self._runners.append(runner)
         return runner
 
-    async def _bind(self, address: Address, make: Any, context: ssl.SSLContext | None) -> None:
+    async def _bind(self, address: Address, make: Admission, context: ssl.SSLContext | None) -> None:
         patience = self._settings.server.header_timeout
         try:
             listener = await listen(address, make, context, https_only(self._style.options, self._ids()), patience)

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import httptools
 
+from mlserve.core.intake import Held
 from mlserve.errors import ServeError
 from mlserve.protocols.errors import INTERNAL_ERROR
 from mlserve.protocols.torchserve import encode_error
@@ -25,7 +26,7 @@ from mlserve.rest.connection import LaneConnection
 from mlserve.rest.exchange import Exchange
 from mlserve.rest.http1 import request_bytes
 from mlserve.rest.lane import LaneShared, Refusal, authorization, parse_error
-from mlserve.rest.large_body import LARGE, LargeBody, LikeBefore
+from mlserve.rest.large_body import LARGE, LikeBefore, gather, read_on, whole
 from mlserve.rest.request_head import RequestHead
 from mlserve.rest.routes import Route
 
@@ -70,14 +71,14 @@ class FastLane(LaneConnection):
         self._head_size = 0  # bytes fed since the last such advance: bounds what the parser itself holds
         self._headers: list[tuple[bytes, bytes]] = []
         self._route: Route | None = None
-        self._body: list[bytes] = []
+        self._body: list[bytes | Held] = []
         self._body_size = 0
         self._large = 0  # of the body's length, if it is worth being read without the parser
         self._large_head: RequestHead | None = None
         # for the handover
         self._raw: list[bytes] = []  # bytes since the last message boundary, while the head is not complete
         self._messages = 0  # messages begun in those bytes
-        self._replay: list[bytes] = []
+        self._replay: list[Held] = []
         self._moved = False
         self._replay_size = 0
         # for requests that begin with the same bytes
@@ -118,7 +119,7 @@ class FastLane(LaneConnection):
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if not (self._deaf or (self._cold and self._raw)):
-                self._refuse(parse_error(error))
+                self.refuse(parse_error(error))
         if self._reading:
             self._check_head(len(data))
             if self._large and not (self._cold or self._deaf):
@@ -159,7 +160,7 @@ class FastLane(LaneConnection):
             return True
         self._reading, self._large_head = True, known
         self._raw, self._since = [], self.shared.now()
-        self.transport.set_protocol(LargeBody(self, length - at, (data[at:come],), data[at:length]))
+        read_on(self, length - at, (data[at:come],), data[at:length])
         return True
 
     def _read_large(self) -> None:
@@ -167,7 +168,7 @@ class FastLane(LaneConnection):
         self._large_head = head = self._parsed_head()
         self._remember(head, self._body_size, self._large)
         self._fed = b""
-        self.transport.set_protocol(LargeBody(self, self._large, self._body))
+        read_on(self, self._large, self._body)
         self._body = []
 
     def _remember(self, head: RequestHead, come: int, length: int) -> None:
@@ -188,7 +189,7 @@ class FastLane(LaneConnection):
                 self._missed = 0
                 self._reading, self._large_head = True, known
                 self._raw, self._since = [], self.shared.now()
-                self.transport.set_protocol(LargeBody(self, length, (memoryview(data)[at:],)))
+                read_on(self, length, (memoryview(data)[at:],))
                 return True
             self._missed += 1
             if self._missed >= MISSES:
@@ -237,7 +238,7 @@ class FastLane(LaneConnection):
             return
         self._head_size += size
         if self._head_size > self.shared.limits.max_header_size:
-            self._refuse(self._head_too_large())
+            self.refuse(self._head_too_large())
 
     def _head_too_large(self) -> Refusal:
         limit = self.shared.limits.max_header_size
@@ -278,6 +279,8 @@ class FastLane(LaneConnection):
         self._body.append(data)
         self._body_size += len(data)
         self._check_size(self._body_size)
+        if self._body_size > LARGE and not self._large:
+            gather(self.shared.service.intake, self._body)
 
     def _check_size(self, size: int) -> None:
         limit = self.shared.limits.max_request_size
@@ -287,8 +290,7 @@ class FastLane(LaneConnection):
     def on_message_complete(self) -> None:
         """A whole request: submit it, or keep it for aiohttp."""
         self._reading = False
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+        body, self._body = whole(self._body), []
         if self._deaf:
             return
         if self._cold:
@@ -313,7 +315,7 @@ class FastLane(LaneConnection):
 
     def _keep(self, message: bytes) -> None:
         """For the handover: a client that never ends its bytes with a request must not fill the memory with them."""
-        self._replay.append(message)
+        self._replay.append(Held.of(self.shared.service.intake, message))
         self._replay_size += len(message)
         limits = self.shared.limits
         if self._replay_size > limits.max_request_size + limits.max_header_size:

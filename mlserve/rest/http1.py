@@ -6,8 +6,9 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
+from mlserve.errors import ServeError
 from mlserve.protocols.errors import error_body, json_body
-from mlserve.protocols.torchserve import JSON, Answer, HttpOptions, one_line
+from mlserve.protocols.torchserve import JSON, Answer, HttpOptions, encode_error, one_line
 from mlserve.protocols.torchserve_texts import HTTPS_ONLY, NO_CACHE, reason_phrase
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -188,12 +189,19 @@ def https_only(options: HttpOptions, request_id: str) -> bytes:
     return b"".join(heads_for(options).answer(answer, request_id, keep_alive=False))
 
 
+def too_many(error: ServeError, options: HttpOptions, request_id: str) -> bytes:
+    """The whole answer to somebody whose connection is one too many."""
+    return b"".join(heads_for(options).answer(encode_error(error, options), request_id, keep_alive=False))
+
+
 def chunk_bytes(data: bytes | memoryview) -> bytes:
     """One piece of a chunked body."""
     return b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
 
 
-def request_bytes(method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+def request_bytes(
+    method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], body: bytes | memoryview
+) -> bytes:
     """A whole request as bytes again. Its body was read to the end, so it is framed by a content-length."""
     lines = [b"%b %b HTTP/%b\r\n" % (method, url, version.encode("ascii"))]
     lines += [

@@ -6,7 +6,6 @@ off and a connection that was handed over goes on working.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from aiohttp import HttpVersion11, hdrs, web
 
 from mlserve import __version__
+from mlserve.core.intake import Held
 from mlserve.core.job import Job
 from mlserve.core.messages import InferenceResponse
 from mlserve.core.registry import VersionHandle
@@ -39,6 +39,7 @@ from mlserve.protocols.torchserve import (
 )
 from mlserve.rest.headers import HeaderStyle, TooLarge
 from mlserve.rest.json_errors import Handler, json_errors, too_large_response
+from mlserve.rest.large_body import LARGE
 from mlserve.rest.noting import client_of
 from mlserve.rest.request_keys import NOTED, REQUEST_ID, request_key
 from mlserve.rest.tokens import token_check
@@ -174,7 +175,7 @@ class InferenceApi:
             raise RouteNotFound(request.path)
         return await self._workflows.predict(request, route.name or "", await self._read(request))
 
-    def _find(self, request: web.Request, route: InferenceRoute, body: bytes) -> VersionHandle:
+    def _find(self, request: web.Request, route: InferenceRoute, body: bytes | memoryview) -> VersionHandle:
         """The model of a request; ``/invocations`` names it in its query, in a form, or not if there is only one."""
         name = request.rel_url.query.get("model_name") if route.name is None else route.name
         if not name and route.name is None:
@@ -189,7 +190,7 @@ class InferenceApi:
         return self._service.find(name, route.version)
 
     async def _infer(
-        self, request: web.Request, route: InferenceRoute, handle: VersionHandle, body: bytes
+        self, request: web.Request, route: InferenceRoute, handle: VersionHandle, body: bytes | memoryview
     ) -> web.StreamResponse:
         head = Head(request.raw_headers)
         item = decode(
@@ -215,11 +216,18 @@ class InferenceApi:
             await _write(request, stream, event.data)
         raise ServeError("The request ended without a result")
 
-    async def _read(self, request: web.Request) -> bytes:
-        if (request.content_length or 0) <= self._max_request:  # else there is no need to read it
-            with contextlib.suppress(web.HTTPRequestEntityTooLarge):
-                return await request.read()
-        raise self._too_large()
+    async def _read(self, request: web.Request) -> bytes | memoryview:
+        length = request.content_length
+        if length is not None and length < LARGE and hdrs.CONTENT_ENCODING not in request.headers:
+            return await request.read()
+        if (length or 0) > self._max_request:  # there is no need to read it
+            raise self._too_large()
+        body = Held(self._service.intake)
+        async for piece in request.content.iter_any():
+            body.more(piece)
+            if len(body) > self._max_request:
+                raise self._too_large()
+        return memoryview(body) if len(body) >= LARGE else bytes(body)
 
     def _too_large(self) -> ServeError:
         limit = self._max_request

@@ -171,6 +171,11 @@ class JsonErrorsServer(web.Server):
     closing = False
     style: HeaderStyle
 
+    @property
+    def open_connections(self) -> int:
+        """How many there are: ``connections`` makes a list."""
+        return len(self._connections)
+
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""
         return JsonErrorsConnection(self, loop=self._loop, **self._kwargs)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlserve.core.intake import IntakeFull
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
 from mlserve.protocols.request_ids import RequestIds
@@ -60,6 +61,8 @@ def parse_error(error: Exception) -> Refusal:
     cause = error.__context__
     if isinstance(cause, Refusal):
         return cause
+    if isinstance(cause, IntakeFull):
+        return Refusal(503, cause.message)
     return Refusal(400, f"Invalid HTTP message: {error}")
 
 

@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlserve.core.intake import Held, Intake, IntakeFull
+from mlserve.rest.lane import Refusal
 from mlserve.wire.arena import ALIGNMENT
 
 if TYPE_CHECKING:
@@ -21,6 +23,32 @@ if TYPE_CHECKING:
 LARGE = 64 << 10  # bytes; below it, changing the protocol costs as much as it saves
 AHEAD = 16  # times the bytes that have come: a client that only announces a body must not take memory
 _SPARED = 4  # a quarter of the workers' memory is for bodies that are copied there when they are sent
+
+
+def read_on(
+    lane: FastLane, length: int, pieces: Sequence[bytes | Held | memoryview], place: memoryview | None = None
+) -> None:
+    """Read the rest of a large body of ``lane``, see ``LargeBody``; or refuse it, where too much is held already."""
+    try:
+        lane.transport.set_protocol(LargeBody(lane, length, pieces, place))
+    except IntakeFull as full:
+        lane.refuse(Refusal(503, full.message))
+
+
+def gather(intake: Intake, pieces: list[bytes | Held]) -> None:
+    """Make one of the pieces of a body that turned out to be large: the last one has just come. Raises IntakeFull."""
+    first, *others = pieces
+    pieces.clear()  # of a request that is refused nothing stays while its client reads why
+    held = first if isinstance(first, Held) else Held.of(intake, first)
+    for piece in others:
+        held.more(piece)
+    pieces.append(held)
+
+
+def whole(pieces: list[bytes | Held]) -> bytes | memoryview:
+    """The body that the parser found."""
+    first = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return first if isinstance(first, bytes) else memoryview(first)
 
 
 class _Lent(asyncio.BufferedProtocol):
@@ -56,13 +84,13 @@ class LargeBody(_Lent):
     """Reads ``length`` bytes, of which ``pieces`` are there already, and hands them and the transport to ``lane``.
 
     Where the workers' memory has no room, they go into a buffer that grows. ``place``: the one piece lies at the
-    beginning of that memory, where the others are to come.
+    beginning of that memory, where the others are to come. Raises ``IntakeFull``.
     """
 
     __slots__ = ("_buffer", "_filled", "_length")
 
     def __init__(
-        self, lane: FastLane, length: int, pieces: Sequence[bytes | memoryview], place: memoryview | None = None
+        self, lane: FastLane, length: int, pieces: Sequence[bytes | Held | memoryview], place: memoryview | None = None
     ) -> None:
         super().__init__(lane)
         self._length = length
@@ -71,27 +99,31 @@ class LargeBody(_Lent):
             self._buffer = place
             return
         lent = self._lend(length)
-        self._buffer = lent if lent is not None else memoryview(bytearray(self._room()))
+        self._buffer = lent if lent is not None else self._take()
         position = 0
         for piece in pieces:
             self._buffer[position : position + len(piece)] = piece
             position += len(piece)
 
-    def _room(self) -> int:
-        return min(self._length, AHEAD * self._filled + LARGE)
+    def _take(self) -> memoryview:
+        room = min(self._length, AHEAD * self._filled + LARGE)
+        return memoryview(Held(self._lane.shared.service.intake, room))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        if self._filled == len(self._buffer):
-            more = memoryview(bytearray(self._room()))
-            more[: self._filled] = self._buffer
-            self._buffer = more
         return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""
         self._filled += nbytes
         lane = self._lane
+        if self._filled == len(self._buffer) < self._length:
+            try:
+                more = self._take()
+                more[: self._filled] = self._buffer
+                self._buffer = more
+            except IntakeFull as full:
+                lane.refuse(Refusal(503, full.message))
         if self._filled == self._length or not lane.body_goes_on():
             lane.transport.set_protocol(lane)
             lane.body_read(self._buffer[: self._filled])

@@ -10,9 +10,10 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from mlserve.protocols.admission import Admission
 from mlserve.protocols.unix_sockets import BACKLOG, UnixListener
 from mlserve.rest.addresses import Address
 
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 LINGER = 2.0  # seconds in which a refused client may read why
 _HANDSHAKE = 0x16  # first byte of a TLS record that begins a connection (RFC 8446, 5.1)
-
-Factory = Callable[[], asyncio.BaseProtocol]
 
 
 class Listener(Protocol):
@@ -36,7 +35,7 @@ class Listener(Protocol):
 
 
 async def listen(
-    address: Address, factory: Factory, context: ssl.SSLContext | None, refusal: bytes, patience: float
+    address: Address, factory: Admission, context: ssl.SSLContext | None, refusal: bytes, patience: float
 ) -> Listener:
     """Bind. With a ``context`` clients get ``patience`` seconds for their handshake, and ``refusal`` if they make none.
 
@@ -76,7 +75,7 @@ class TlsListener:
     """Accepts, looks at the first byte, and hands the socket to the event loop's TLS."""
 
     def __init__(
-        self, sockets: list[socket.socket], factory: Any, context: ssl.SSLContext, refusal: bytes, patience: float
+        self, sockets: list[socket.socket], factory: Admission, context: ssl.SSLContext, refusal: bytes, patience: float
     ) -> None:
         self.sockets = sockets
         self._factory = factory
@@ -102,6 +101,9 @@ class TlsListener:
                 log.error("cannot accept a connection: %s", error)
                 await asyncio.sleep(1.0)
                 continue
+            if not self._factory.admits(len(self._greeting)):  # nobody can be told anything before the handshake
+                accepted.close()
+                continue
             task = self._loop.create_task(self._greet(accepted))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
@@ -111,8 +113,9 @@ class TlsListener:
         try:
             first = await asyncio.wait_for(self._first_byte(accepted), self._patience)
             if first[:1] == bytes((_HANDSHAKE,)):
+                make: Any = self._factory
                 await self._loop.connect_accepted_socket(
-                    self._factory, accepted, ssl=self._context, ssl_handshake_timeout=self._patience
+                    make, accepted, ssl=self._context, ssl_handshake_timeout=self._patience
                 )
                 return
             if first:

@@ -98,7 +98,13 @@ class MetricsEndpoint:
         encode, content_type = choose_encoder(accept)
         handlers = self._settings.auto_detect  # nothing declares metrics for these families
         collector: Any = ServiceCollector(
-            versions, ready=ready, machine=self._read(), names=names, handlers=handlers, spares=spares
+            versions,
+            ready=ready,
+            machine=self._read(),
+            names=names,
+            handlers=handlers,
+            spares=spares,
+            intake=self._service.intake,
         )
         return encode(collector), content_type
 
@@ -115,7 +121,9 @@ class MetricsEndpoint:
             exposition.readings(families, torchserve_readings(machine, self._torchserve.hostname))
         shown = list(exposition.torchserve_families(families))
         if self._settings.families == "both" and self._settings.mode == "prometheus":
-            own = ServiceCollector(versions, ready=ready, machine=machine, handlers=False, spares=spares)
+            own = ServiceCollector(
+                versions, ready=ready, machine=machine, handlers=False, spares=spares, intake=self._service.intake
+            )
             shown += exposition.own_families(own.collect())
         return exposition.write(shown, names), exposition.CONTENT_TYPE
 

@@ -61,7 +61,7 @@ class WorkflowsApi:
         )
         return _status(codec.registered_text(workflow.name))
 
-    async def predict(self, request: web.Request, name: str, body: bytes) -> web.Response:
+    async def predict(self, request: web.Request, name: str, body: bytes | memoryview) -> web.Response:
         """One request through the whole graph."""
         workflow = self._workflows.find(name)
         head = Head(request.raw_headers)

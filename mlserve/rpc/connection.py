@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Any, cast
 
 from mlserve.rpc import control, frames
@@ -26,36 +25,13 @@ from mlserve.rpc.frames import (
     Error,
 )
 from mlserve.rpc.heads import HARD, Head, Heads
-from mlserve.rpc.stream import LARGE, WINDOW, Refused, Stream, method_of
+from mlserve.rpc.shared import DEFAULT_WINDOW, MAX_STREAMS, ROOM, Shared
+from mlserve.rpc.stream import LARGE, Refused, Stream, method_of
 
 log = logging.getLogger(__name__)
 
-MAX_STREAMS = 10_000  # calls at a time on a connection; those beyond it wait in their client
-ROOM = 16 << 20  # bytes that all streams of a connection may send before we answer
 UNSENT = 1 << 20  # bytes that the transport keeps before it says that the client does not read
 APART = 4 << 10  # bytes of a frame that is not copied out of what came with it
-_DEFAULT_WINDOW = 65535
-
-
-class Shared:
-    """What the connections of a listener have in common. Sizes are in bytes, ``patience`` in seconds."""
-
-    def __init__(self, methods: Mapping[str, Any], *, max_receive: int, max_headers: int, patience: float) -> None:
-        self.methods = methods
-        self.max_receive = max_receive
-        self.max_headers = max_headers
-        self.patience = patience
-        self.connections: set[Connection] = set()
-        self.empty = asyncio.Event()
-        self.empty.set()
-        self.on_open: Any = None  # called with each new connection; gives the timer that ends with it
-        self.greeting = frames.settings_frame(
-            {
-                frames.MAX_STREAMS: MAX_STREAMS,
-                frames.INITIAL_WINDOW: WINDOW,
-                frames.MAX_HEADER_LIST: max_headers,
-            }
-        ) + frames.window_update(0, ROOM - _DEFAULT_WINDOW)
 
 
 class Connection(asyncio.Protocol):
@@ -95,7 +71,7 @@ class Connection(asyncio.Protocol):
         self.shared = shared
         self.streams: dict[int, Stream] = {}
         self.blocked: dict[int, Stream] = {}
-        self.window = self.initial_window = _DEFAULT_WINDOW
+        self.window = self.initial_window = DEFAULT_WINDOW
         self.max_frame = MAX_FRAME
         self.resized = 0.0  # when the client has earned the changes of its windows that it made
         self.stuffed = False

@@ -19,13 +19,13 @@ from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rpc import extras
 from mlserve.rpc.calls import Calls, Method
-from mlserve.rpc.connection import Shared
 from mlserve.rpc.generated import inference_pb2, management_pb2, open_inference_pb2
 from mlserve.rpc.inference import InferenceApi
 from mlserve.rpc.management import ManagementApi
 from mlserve.rpc.open_inference import OpenInferenceApi
 from mlserve.rpc.predictions import by_callbacks
 from mlserve.rpc.server import RpcServer
+from mlserve.rpc.shared import Shared
 from mlserve.rpc.statuses import Statuses
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
@@ -85,6 +85,8 @@ class RpcDoors:
             max_receive=limits.max_request_size,
             max_headers=limits.max_header_size,
             patience=limits.header_timeout,
+            intake=self._service.intake,
+            name=f"gRPC {api}",
         )
         age = getattr(ages, f"{api}_max_connection_age_ms") / 1000
         grace = getattr(ages, f"{api}_max_connection_age_grace_ms") / 1000

@@ -10,9 +10,11 @@ import socket
 import ssl
 from typing import Any
 
+from mlserve.protocols.admission import Admission
 from mlserve.protocols.unix_sockets import BACKLOG, UnixListener
 from mlserve.rpc import stalls
-from mlserve.rpc.connection import Connection, Shared
+from mlserve.rpc.connection import Connection
+from mlserve.rpc.shared import Shared
 from mlserve.settings.tree import UNIX
 
 LAST_CALL = 0.25  # seconds in which a call that was on its way when a connection was told to end is still served
@@ -37,8 +39,10 @@ class RpcServer:
         loop = asyncio.get_running_loop()
         self._sweep()
 
-        def make() -> Connection:
-            return Connection(self._shared)
+        shared = self._shared
+        make: Any = Admission(
+            lambda: Connection(shared), shared.name, shared.intake, lambda: len(shared.connections), shared.farewell
+        )
 
         if context is not None:
             context.set_alpn_protocols(["h2"])

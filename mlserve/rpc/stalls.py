@@ -8,8 +8,9 @@ it takes one by one may go on for ever.
 from __future__ import annotations
 
 from mlserve.rpc.codes import Code
-from mlserve.rpc.connection import Connection, Shared
+from mlserve.rpc.connection import Connection
 from mlserve.rpc.frames import Error
+from mlserve.rpc.shared import Shared
 from mlserve.rpc.stream import Refused
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+from mlserve.core.intake import Held, IntakeFull
 from mlserve.rpc import frames
 from mlserve.rpc.codes import Code
 from mlserve.rpc.frames import END_HEADERS, END_STREAM, HEADERS, MAX_FRAME, Error, frame_head, literal
@@ -92,7 +93,7 @@ class Stream:
         self.message: Bytes | None = None  # of a client that sends one
         self.messages: deque[Bytes] | None = None
         self.wake: asyncio.Future[None] | None = None  # of whoever waits for a message
-        self._data: Bytes | bytearray = b""  # of the next message, as far as it has come
+        self._data: Bytes | Held = b""  # of the next message, as far as it has come
         self._size = 0
         self._known = False  # its length
         self._wanted = 5
@@ -122,14 +123,21 @@ class Stream:
                     return
             self._data = piece
         else:  # not a list of pieces: a client may send a byte at a time
-            if type(self._data) is not bytearray:
-                self._data = bytearray(self._data)
-            self._data += piece
+            self._data = self._hold(piece, self._data)
         self._size += len(piece)
         while self._size >= self._wanted:
             self._advance()
         if self._unanswered > WINDOW // 2 and not self.half_closed:
             self._make_room()
+
+    def _hold(self, data: Bytes, before: Bytes | Held = b"") -> Held:
+        """``data`` behind what was there before. Raises ``Refused``."""
+        try:
+            held = before if isinstance(before, Held) else Held.of(self.connection.shared.intake, before)
+            held.more(data)
+            return held
+        except IntakeFull as full:
+            raise Refused(Code.RESOURCE_EXHAUSTED, full.message) from None
 
     def _advance(self) -> None:
         """The length of a message is there, or all of it."""
@@ -151,15 +159,24 @@ class Stream:
 
     def _take(self, message: Bytes) -> None:
         if self.messages is not None:
+            size = len(message) + EACH
+            self._count(size)
             self.messages.append(message)
-            self._held += len(message) + EACH
+            self._held += size
             self._wake()
         elif self.message is not None:
             raise Refused(Code.UNIMPLEMENTED, "More than one request in a call that takes one")
         else:
             self.message = message
 
-    def _unpacked(self, message: Bytes) -> bytes:
+    def _count(self, size: int) -> None:
+        """A message that waits to be taken counts, a large one twice. Raises ``Refused``."""
+        try:
+            self.connection.shared.intake.take(size)
+        except IntakeFull as full:
+            raise Refused(Code.RESOURCE_EXHAUSTED, full.message) from None
+
+    def _unpacked(self, message: Bytes) -> Bytes:
         if not self.head.encoding:
             raise Refused(Code.INTERNAL, "Compressed flag set with identity or empty encoding")
         limit = self.connection.shared.max_receive
@@ -172,7 +189,7 @@ class Stream:
             raise Refused(Code.RESOURCE_EXHAUSTED, f"Received message larger than max (over {limit} decompressed)")
         if not unpacking.eof:
             raise Refused(Code.INTERNAL, f"The message is no {self.head.encoding}: it is cut off")
-        return data
+        return data if len(data) <= LARGE else memoryview(self._hold(data))
 
     def _make_room(self) -> None:
         """Tell the client to go on, unless what it sent has not been taken: then that makes room."""
@@ -189,7 +206,9 @@ class Stream:
         if not self.messages:
             return None
         message = self.messages.popleft()
-        self._held -= len(message) + EACH
+        size = len(message) + EACH
+        self._held -= size
+        self.connection.shared.intake.give(size)
         if self._unanswered > WINDOW // 2 and not (self.half_closed or self.over):
             self._make_room()
         return message
@@ -341,7 +360,9 @@ class Stream:
         self.over = True
         self._out = self.messages = self.message = None
         self._data = b""
-        self.behind = 0
+        if self._held:
+            self.connection.shared.intake.give(self._held)
+        self._held = self.behind = 0
         self.connection.forget(self)
         if self._room is not None and not self._room.done():
             self._room.set_result(None)

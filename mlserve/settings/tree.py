@@ -70,6 +70,19 @@ class ServerSettings:
     max_header_size: int = option(
         64 << 10, "Largest request line and headers together.", kind="size", low=1024, high=16 << 20, unit="bytes"
     )
+    max_connections: int = option(
+        10_000,
+        "Connections that an address holds at once; those beyond it are answered 503. 0 = any number.",
+        low=0,
+    )
+    max_request_memory: int = option(
+        0,
+        "Request bodies that are held at once, all together, but for those that came in one piece; requests beyond it "
+        "are answered 503. 0 = a quarter of the memory that the machine has, or the container may use.",
+        kind="size",
+        low=0,
+        unit="bytes",
+    )
     header_timeout: float = option(
         30.0, "How long a client may take to send its headers, and between two pieces of a body.", low=0.001, unit="s"
     )

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from hpack import Decoder, Encoder
 
 from mlserve.rpc import frames
-from mlserve.rpc.connection import Connection, Shared
+from mlserve.rpc.connection import Connection
+from mlserve.rpc.shared import Shared
 
 METHOD = "/test.Service/Echo"
 HEADERS = {

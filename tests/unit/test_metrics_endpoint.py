@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from mlserve.core.intake import Intake
 from mlserve.core.metrics import STATUSES, ModelStats
 from mlserve.core.model import ModelKey, SpareInfo, WorkerInfo
 from mlserve.gpus import GpuReading
@@ -37,6 +38,7 @@ def fake_service(*workers: WorkerInfo, stats: ModelStats | None = None, names: t
         versions=lambda: handles,
         health=lambda: SimpleNamespace(ready=True),
         observer=None,
+        intake=Intake(),
         spares=lambda: [SpareInfo(4712, "warm", ("torch",), 200, 180)],
     )
 

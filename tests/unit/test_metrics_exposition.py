@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from mlserve.core.intake import Intake
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey
 from mlserve.protocols.metrics_config import Declared, read_metrics_config
@@ -110,7 +111,9 @@ def get(path="/metrics", method="GET", **settings):
     )
     metrics.http_answer(200)
     health = SimpleNamespace(ready=True)
-    service = SimpleNamespace(versions=lambda: [handle], health=lambda: health, observer=metrics, spares=list)
+    service = SimpleNamespace(
+        versions=lambda: [handle], health=lambda: health, observer=metrics, spares=list, intake=Intake()
+    )
 
     async def run():
         app = build_metrics_app(service, replace(Settings(), metrics=chosen))

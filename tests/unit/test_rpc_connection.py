@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.http2 import METHOD, Client, EchoMethod, Frame, framed, played
 
 from mlserve.rpc import frames
-from mlserve.rpc.connection import ROOM
 from mlserve.rpc.frames import Error
+from mlserve.rpc.shared import ROOM
 from mlserve.rpc.stream import HELD, WINDOW
 
 GOOD = {":status": "200", "content-type": "application/grpc", "grpc-accept-encoding": "identity, deflate, gzip"}

@@ -9,8 +9,8 @@ from typing import Any
 from support.http2 import METHOD, Client, EchoMethod, framed, played
 
 from mlserve.rpc import frames
-from mlserve.rpc.connection import Shared
 from mlserve.rpc.server import RpcServer
+from mlserve.rpc.shared import Shared
 from mlserve.rpc.stalls import sweep
 from mlserve.rpc.stream import HELD
 

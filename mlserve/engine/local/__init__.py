@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from mlserve.engine.local.devices import available_cpus, discover_gpus
     from mlserve.engine.local.engine import LocalEngine
     from mlserve.engine.local.launch import LoadOptions, load_options
+    from mlserve.engine.local.memory import memory_limit
     from mlserve.engine.local.pool import LocalPool
 
-__all__ = ["LoadOptions", "LocalEngine", "LocalPool", "available_cpus", "discover_gpus", "load_options"]
+__all__ = ["LoadOptions", "LocalEngine", "LocalPool", "available_cpus", "discover_gpus", "load_options", "memory_limit"]
 
 _HOMES = {
     "LoadOptions": "launch",
@@ -23,6 +24,7 @@ _HOMES = {
     "available_cpus": "devices",
     "discover_gpus": "devices",
     "load_options": "launch",
+    "memory_limit": "memory",
 }
 
 

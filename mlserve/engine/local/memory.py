@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,16 @@ def available_memory(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Pat
         if left is not None:
             available = min(available, left)
     return max(0, available)
+
+
+def memory_limit(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that there are, used or not: the machine's, or the least of its cgroups' limits where that is less."""
+    most = int(psutil.virtual_memory().total)
+    for directory in cgroup_directories("memory", cgroup_root, membership):
+        for limit, _ in _LIMITS:
+            with contextlib.suppress(OSError, ValueError):  # a limit that there is not, or "max"
+                most = min(most, int((directory / limit).read_text()))
+    return most
 
 
 def _left(directory: Path) -> int | None:
