@@ -19,24 +19,28 @@ if TYPE_CHECKING:
     from mlserve.cli.pidfile import PidFile
     from mlserve.cli.quick import Start
     from mlserve.cli.sources import CommandLine
+    from mlserve.engine.local.bare import Bare
     from mlserve.engine.local.early import Begun
     from mlserve.errors import ServeError
 
 log = logging.getLogger("mlserve.start")
 
 
-def carry_out(told: Start, settings: Settings) -> int:
+def carry_out(told: Start, settings: Settings, bare: Bare | None = None) -> int:
     """Start the server that ``told`` and the ``settings`` read for it describe; returns the exit code.
 
-    In the foreground that is when it has ended, else when it is ready.
+    In the foreground that is when it has ended, else when it is ready. ``bare`` may become the first worker's process;
+    the caller is to end it.
     """
     if told.detach:
         return _start_detached(settings, told.line, told.log_file)
-    return _serve(with_restored_models(settings, told.line), told.events_fd, str(told.log_file or ""))
+    return _serve(with_restored_models(settings, told.line), told.events_fd, str(told.log_file or ""), bare)
 
 
-def _serve(settings: Settings, events_fd: int, log_file: str) -> int:
-    begun = begin_first_worker(settings)
+def _serve(settings: Settings, events_fd: int, log_file: str, bare: Bare | None) -> int:
+    begun = begin_first_worker(settings, bare)
+    if begun is None and bare is not None:
+        bare.end()
     try:
         return _serve_with(begun, settings, events_fd, log_file)
     finally:
@@ -75,10 +79,11 @@ def _serve_with(begun: Begun | None, settings: Settings, events_fd: int, log_fil
     return code
 
 
-def begin_first_worker(settings: Settings) -> Begun | None:
+def begin_first_worker(settings: Settings, bare: Bare | None = None) -> Begun | None:
     """Start the process of the first worker, so that it imports what it needs while this one imports the server.
 
-    None where there is none to start. The caller is to :meth:`end` it, which leaves it alone where a server has it.
+    ``bare`` is one that runs already. None where there is none to start. The caller is to :meth:`end` it, which leaves
+    it alone where a server has it.
     """
     if not (settings.models.load and settings.workers.spare and sys.platform == "linux"):
         return None
@@ -93,7 +98,7 @@ def begin_first_worker(settings: Settings) -> Begun | None:
         return None
     path = next((path for path in (Path(settings.models.store or ".", url), Path(url)) if path.exists()), Path(url))
     # numpy first: its extension modules would wait for torch's library, which is linked beside other imports
-    return begin(settings, url, ("numpy", "torch") if imports_torch(path) else ())
+    return begin(settings, url, ("numpy", "torch") if imports_torch(path) else (), bare)
 
 
 class Recorded:

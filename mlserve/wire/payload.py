@@ -24,6 +24,7 @@ class Warm(msgspec.Struct):
     """Server -> spare worker, before LOAD: import these modules, then wait."""
 
     modules: list[str]
+    environment: dict[str, str] = {}  # to be set before that
 
 
 class Warmed(msgspec.Struct):

@@ -166,7 +166,8 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
         if first.kind == Kind.WARM:
             from mlserve.worker.warm import warm
 
-            link.send_meta(Kind.WARMED, 0, warm(msgspec.msgpack.decode(first.meta, type=Warm).modules))
+            request = msgspec.msgpack.decode(first.meta, type=Warm)
+            link.send_meta(Kind.WARMED, 0, warm(request.modules, request.environment))
             return _serve(reader, link, arena, replies)
         runner = _load(first, link, arena)
     except msgspec.MsgspecError as error:

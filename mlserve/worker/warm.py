@@ -58,8 +58,9 @@ def _importable(name: str, module: ModuleType | None) -> bool:
     return name.partition(".")[0] in PACKAGES and spec is not None and spec.name == name and name != "__main__"
 
 
-def warm(modules: Sequence[str]) -> Warmed:
-    """Import ``modules``. What fails to import is left to whoever needs it."""
+def warm(modules: Sequence[str], environment: Mapping[str, str]) -> Warmed:
+    """Import ``modules``, with ``environment`` set. What fails to import is left to whoever needs it."""
+    os.environ.update(environment)  # calls putenv(3) too: C libraries see it
     begun, before = monotonic(), set(sys.modules)
     failed = []
     gc.disable()  # collections are 6 % of the time of `import torch`, and find next to nothing

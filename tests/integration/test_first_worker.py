@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 
+import pytest
 from support.server import command, launched, running, wait_ready
 
 HANDLER = """
@@ -59,3 +60,31 @@ def test_server_that_loads_in_the_background_ends_the_process_too_soon(tmp_path)
         server.wait_for(lambda: server.worker_pids("m"))
         assert "takes the spare process" in server.log_text()
         assert len(server.family()) == 2
+
+
+SHOWS_ENVIRONMENT = """
+import os
+
+def handle(data, context):
+    first = open("/proc/self/environ").read().partition("KEPT_BACK")[1]
+    return data and [first + os.environ["TS_DECODE_INPUT_REQUEST"] + os.environ["OMP_NUM_THREADS"]] * len(data)
+"""
+
+
+@pytest.mark.parametrize("kept", ["KEPT_.*", "NOTHING"])
+def test_the_first_worker_has_the_environment_that_the_settings_give_it(tmp_path, monkeypatch, kept):
+    monkeypatch.setenv("KEPT_BACK", "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "model.py").write_text(SHOWS_ENVIRONMENT)
+    settings = {"WORKERS_SPARE": "1", "WORKERS_BLOCK_ENV": kept, "DEFAULTS_DECODE_INPUT": "false"}
+    with running(tmp_path, "m=model.py", settings={**settings, "DEFAULTS_WORKERS": "1"}) as server:
+        assert "takes the spare process" in server.log_text()
+        shown = "KEPT_BACK" if kept == "NOTHING" else ""
+        assert server.predict("m").body.decode() == f"{shown}false1"
+
+
+def test_a_process_begun_for_settings_that_are_wrong_does_not_stay(tmp_path):
+    (tmp_path / "model.py").write_text(SHOWS_ENVIRONMENT)
+    with launched(tmp_path, "m=model.py", settings={"WORKERS_SPARE": "none"}) as server:
+        assert server.wait() == 2
+        server.check_nothing_left()

@@ -25,6 +25,10 @@ BUDGETS = [
 LIGHT = [
     ("mlserve.server", (*ALWAYS_LAZY, "typer", "click", "rich", "pydantic", "pydantic_core", "grpc")),
     ("mlserve.rpc.doors", (*ALWAYS_LAZY, "typer", "click", "rich", "pydantic", "pydantic_core", "grpc")),
+    (
+        "mlserve.engine.local.bare",
+        (*ALWAYS_LAZY, *SERVER_ONLY, "asyncio", "dataclasses", "logging", "mlserve.settings"),
+    ),
     ("mlserve.engine.local.early", (*ALWAYS_LAZY, *SERVER_ONLY, "asyncio", "msgspec", "psutil", "email", "typer")),
 ]
 

@@ -6,8 +6,10 @@ import pytest
 
 import mlserve
 from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.engine.local.environment import SECRETS
 from mlserve.engine.local.exits import REASONS, explain, oom_kill_count
 from mlserve.engine.local.launch import LoadOptions, load_message, worker_command, worker_env
+from mlserve.settings import all_options
 
 
 def _spec(**settings):
@@ -21,7 +23,8 @@ def test_a_model_file_cannot_hide_what_the_worker_imports_before_it_loads_the_mo
 
 
 def test_models_are_not_given_the_servers_passwords():
-    secrets = {"MLSERVE_TLS_KEYSTORE_PASS": "x", "TS_KEYSTORE_PASS": "x"}
+    secrets = dict.fromkeys((name for item in all_options() for name in item.secret_variables), "x")
+    assert secrets.keys() == SECRETS  # named twice: a first worker is started before the settings are imported
     env = worker_env(_spec(), (), 4, 2, {**secrets, "OTHER": "kept"})
     assert env["OTHER"] == "kept"
     assert not secrets.keys() & env.keys()

@@ -9,24 +9,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import site
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlserve
 from mlserve.core.model import ModelSpec
-from mlserve.settings import Settings, all_options
+from mlserve.engine.local.environment import base_environment
+from mlserve.settings import Settings
 
 if TYPE_CHECKING:
     from mlserve.wire.payload import Load, MetricDeclaration
 
 _PLACE = ["@place"]  # in the CPU launcher's command, until it is known which of how many workers it is for
-_KEEP = str(1 << 30)  # bytes that a worker's allocator keeps instead of giving them back
-_SECRETS = frozenset(name for item in all_options() for name in item.secret_variables)
 DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 THREADS = (
     "OMP_NUM_THREADS",
@@ -197,30 +193,19 @@ def worker_env(
 ) -> dict[str, str]:
     """The child's environment: the server's own with paths, device and threads set.
 
-    The model's directory is not on the path yet, and not the working directory (see ``process.py``): a model file
-    named like a standard module (``queue.py``) would break the worker before it could say so. The worker puts it in
-    front when it loads the model. ``workers`` is how many workers share the ``cpus``; the handler's threads share what
+    ``workers`` is how many workers share the ``cpus``; the handler's threads share what
     one of them gets. Thread counts that the user set stay, unless the model's ``threads_per_worker`` says otherwise.
     """
     options = options or LoadOptions()
-    env = {name: value for name, value in (os.environ if environ is None else environ).items() if name not in _SECRETS}
+    given = os.environ if environ is None else environ
     if options.block_env:
         blocked = re.compile(options.block_env)
-        env = {name: value for name, value in env.items() if not blocked.fullmatch(name)}
-    given = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    path = [*given, *_package_path(spec.python)]
-    env.pop("PYTHONPATH", None)
-    if path:
-        env["PYTHONPATH"] = os.pathsep.join(path)
-    env["PYTHONUNBUFFERED"] = "1"
-    env.setdefault("PYTHONFAULTHANDLER", "1")  # a crash in native code leaves its Python stack in the log
-    # ONNX Runtime's Linux builds from 1.29 on report models' names and hashes to their maker unless told not to.
-    env.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        given = {name: value for name, value in given.items() if not blocked.fullmatch(name)}
+    env = base_environment(given, spec.python)
     # What TorchServe tells its handlers.
     env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input else "false"
     env["TS_IPEX_ENABLE"] = "true" if options.ipex else "false"
     env["TS_IPEX_GPU_ENABLE"] = "true" if options.ipex_gpu else "false"
-    _tune(env)
     if not gpu_ids:
         env["CUDA_VISIBLE_DEVICES"] = ""
     else:
@@ -235,35 +220,3 @@ def worker_env(
         for name in THREADS:
             env.setdefault(name, threads)
     return env
-
-
-def _tune(env: dict[str, str]) -> None:
-    """Defaults of the C libraries that do not suit a process which computes the same thing again and again.
-
-    Measured with EfficientNet-Lite0 in torch on 2 cores, one process per setting, in turn; the user's own values stay.
-    """
-    if "OMP_WAIT_POLICY" not in env:
-        # A waiting OpenMP thread spins for milliseconds and starves the one it waits for as soon as anything else runs:
-        # beside one busy process 132 to 180 ms an image by default, 57 to 67 like this; on idle cores no difference.
-        env.setdefault("GOMP_SPINCOUNT", "10000")
-    # glibc gives a batch's buffers back to the kernel after each batch and has every page zeroed anew for the next:
-    # 6,000 page faults and 22 ms of 42 an image at batch 8; none, and 26 ms, like this. Memory stays at its peak.
-    env.setdefault("MALLOC_TRIM_THRESHOLD_", _KEEP)
-    env.setdefault("MALLOC_MMAP_THRESHOLD_", _KEEP)
-
-
-def _package_path(python: str) -> Sequence[str]:
-    """What the child must be given to find this package: nothing where it is installed, else the checkout's directory.
-
-    It comes last, so that nothing else in the checkout can hide a module of the model. A site-packages directory is
-    never passed on: a model's own interpreter must not see the server's packages.
-    """
-    parent = Path(mlserve.__file__).resolve().parent.parent
-    installed = {Path(p).resolve() for p in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))}
-    installed.update(Path(p).resolve() for p in (*site.getsitepackages(), site.getusersitepackages()))
-    if parent in installed:
-        return ()
-    # Installed editable: the child finds it the same way. Asking importlib.metadata would import the package email.
-    if not python and any(next(place.glob("mlserve-*.dist-info"), None) for place in installed):
-        return ()
-    return (str(parent),)

@@ -75,7 +75,7 @@ class Spare:
         arenas = self._arenas = begun.arenas if begun is not None else worker_arenas(requests, arena_size)
         try:
             if begun is not None:
-                begun.taken = True
+                begun.take()
                 process = WorkerProcess.of(begun.started, self._log)
             else:
                 process = await start_process(command, self.environment, self._log, arenas)
