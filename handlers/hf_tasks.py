@@ -104,7 +104,7 @@ class Texts:
 
 
 class PipedTexts:
-    """A pipeline over texts. A copy has a tokenizer of its own: Hugging Face's refuse a second thread."""
+    """A pipeline over texts. A copy has a tokenizer of its own: each call sets on it how it cuts and pads."""
 
     def __init__(self, pipe: Any, texts: Texts) -> None:
         self.pipe, self.texts = pipe, texts

@@ -53,6 +53,7 @@ class Crew:
         self._link = link
         self._replies = replies
         self._cores = int(os.environ.get("OMP_NUM_THREADS") or 1)  # of each thread
+        self._of_torch = _settings_of_torch()
         self.threads = [
             threading.Thread(target=self._run, name=f"mlserve-handler-{number}", daemon=True)
             for number in range(threads)
@@ -90,10 +91,25 @@ class Crew:
                 raise Stop(DEVICE_LOST, f"the device is lost to this process: {own.fatal}")
 
     def _share_cores(self) -> None:
-        """Torch keeps a number for each thread. A handler that set it to all cores had the worker in mind."""
+        """Torch keeps a number for each thread. A handler that set it to all cores had the worker in mind. What else it
+        set of the kind in the main thread is the threads' as well."""
         torch = sys.modules.get("torch")
-        if torch is not None and torch.get_num_threads() > self._cores:
+        if torch is None:
+            return
+        if torch.get_num_threads() > self._cores:
             torch.set_num_threads(self._cores)
+        grad, device = self._of_torch
+        torch.set_grad_enabled(grad)
+        if device is not None:
+            torch.cuda.set_device(device)
+
+
+def _settings_of_torch() -> tuple[bool, int | None]:
+    """(whether torch records gradients, the current GPU) of this thread, where a handler's initialize() set them."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return True, None
+    return torch.is_grad_enabled(), torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
 
 def run_crew(reader: Reader, runner: Runner, link: Link, replies: Replies, threads: int) -> None:

@@ -106,6 +106,6 @@ def test_threads_of_torch_do_not_add_up_to_more_than_the_worker_has():
         assert driver.load("torch_threads:handle", handler_threads=2)[0] == Kind.READY
         driver.batch(1, b"")
         driver.batch(2, b"")
-        assert [answers for _, answers in driver.results(2).values()] == [[b"2"], [b"2"]]
+        assert [answers for _, answers in driver.results(2).values()] == [[b"2 False"], [b"2 False"]]
     finally:
         driver.close()

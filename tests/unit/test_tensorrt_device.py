@@ -1,6 +1,7 @@
 """The device part of TensorRT, line by line, with a CUDA and a TensorRT made of host memory: what it asks of both, in
 which order, and what it makes of their errors. That the real ones do it is for tests/gpu to show."""
 
+import copy
 import ctypes
 import enum
 import importlib
@@ -117,8 +118,7 @@ class Context:
 class Engine:
     num_io_tensors, num_optimization_profiles = 2, 2
 
-    def __init__(self):
-        self.context = Context()
+    context = None  # the latest
 
     def get_tensor_name(self, index):
         return "xy"[index]
@@ -140,6 +140,7 @@ class Engine:
         return [(1, 3), (2, 3), ((4, 16)[index], 3)]
 
     def create_execution_context(self):
+        self.context = Context()
         return self.context
 
 
@@ -198,6 +199,16 @@ def test_every_batch_is_its_own_answer_also_on_another_profile_and_in_grown_buff
         np.testing.assert_array_equal(answer, rows(count) * 2)  # kept until now: the buffers were used again since
     assert machine.cuda.synchronized == 6, "20 rows are two runs"
     assert [len(kind) for kind in machine.cuda.memory.values()] == [2, 2], "outgrown buffers must be given back"
+
+
+def test_a_copy_for_another_thread_computes_in_memory_of_its_own(machine):
+    found = open_model("tensorrt", machine.source)
+    other = copy.copy(found)
+    found.infer({"x": rows(2)})
+    held = {kind: set(known) for kind, known in machine.cuda.memory.items()}
+    np.testing.assert_array_equal(other.infer({"x": rows(3)})["y"], rows(3) * 2)
+    assert all(held[kind] < set(machine.cuda.memory[kind]) for kind in held), "buffers of the first were used or freed"
+    assert found._engine._context is not other._engine._context
 
 
 def test_what_tensorrt_logged_is_why_a_file_is_refused(machine):

@@ -1,4 +1,4 @@
-"""Asks torch for four threads when it is loaded, and answers how many the calling thread has."""
+"""Asks torch for four threads and no gradients when it is loaded; answers what the calling thread has of both."""
 
 import torch
 
@@ -6,5 +6,6 @@ import torch
 def handle(data, context):
     if data is None:
         torch.set_num_threads(4)
+        torch.set_grad_enabled(False)
         return None
-    return [str(torch.get_num_threads()) for _ in data]
+    return [f"{torch.get_num_threads()} {torch.is_grad_enabled()}" for _ in data]
