@@ -6,10 +6,13 @@ import textwrap
 
 import psutil
 import pytest
+from support.core_fakes import FakeClock
 
-from mlserve.core.job import SENT, Batch
+from mlserve.core.job import SENT, Batch, Job
 from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
+from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
+from mlserve.core.pending import ModelQueue
 from mlserve.engine.local import LoadOptions, LocalEngine
 
 ECHO = """
@@ -18,12 +21,12 @@ def handle(data, context):
 """
 
 
-class Item:
-    """As much of a Job as an engine looks at."""
-
-    def __init__(self, request):
-        self.request = request
-        self.state = SENT
+def sent(request):
+    """A job as far as an engine looks at it; not a fake, which the compiled build would not take."""
+    queue = ModelQueue(ModelSpec(ModelKey("m", "1.0"), "/x", "h"), FakeClock(), ModelStats())
+    job = Job(queue, request, print, print, 0.0)
+    job.state = SENT
+    return job
 
 
 class Recorder:
@@ -36,7 +39,7 @@ class Recorder:
         self._ids = itertools.count(1)
 
     def batch(self, *bodies):
-        items = [Item(InferenceRequest(f"r{i}", [Part("body", body)])) for i, body in enumerate(bodies)]
+        items = [sent(InferenceRequest(f"r{i}", [Part("body", body)])) for i, body in enumerate(bodies)]
         return Batch(next(self._ids), items, 0.0)
 
     async def ask(self, slot, *bodies):
