@@ -7,6 +7,7 @@ through is worth compiling: docs/performance.md has what it gave.
 
 import functools
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -83,9 +84,12 @@ class Note(build_py):
             Path(self.build_lib, "mlserve", "not_compiled.txt").write_text(reason, encoding="utf-8")
 
 
-# Not in the folder "build" here: what is left there goes into later builds, also when its source is gone.
+# Nothing is left here: what is in a folder "build" goes into later builds, also when its source is gone, and two builds
+# at once would write the same files. A source distribution is made of files here, with that of its metadata.
 with tempfile.TemporaryDirectory(prefix="mlserve-build-") as place:
     options = {"build": {"build_base": place}}
+    if "sdist" not in sys.argv:
+        options["egg_info"] = {"egg_base": place}
     if os.environ.get("MLSERVE_COMPILE") == "1":
         extensions = [Extension("mlserve.compiled__mypyc", [])]
         setup(cmdclass={"build_ext": Compile}, ext_modules=extensions, options=options)

@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import sources
 from support.server import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +33,8 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's pure wheel."""
     target = tmp_path_factory.mktemp("wheel")
-    source = sources.copy(tmp_path_factory.mktemp("source") / "mlserve")
     pure = {**os.environ, "MLSERVE_COMPILE": "0"}
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, source, env=pure)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, ROOT, env=pure)
     (built,) = target.glob("*-py3-none-any.whl")
     return built
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import sources
 
 from mlserve import __version__
 
@@ -160,9 +159,9 @@ def test_what_compiles_is_what_checks_the_types(backend: Any) -> None:
 
 def test_install_without_a_compiler_is_pure_and_tells_its_reason(tmp_path: Path) -> None:
     """The whole way through pip and setuptools; needs the package index."""
-    source = sources.copy(tmp_path / "source")
+    before = {path.name for path in ROOT.iterdir()}
     environment = {**os.environ, "MLSERVE_COMPILE": "", "CC": "/nonexistent/cc"}
-    command = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--wheel-dir", tmp_path, source]
+    command = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--wheel-dir", tmp_path, ROOT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     reason = "there was no C compiler (/nonexistent/cc)"
@@ -175,4 +174,6 @@ def test_install_without_a_compiler_is_pure_and_tells_its_reason(tmp_path: Path)
     path = {**os.environ, "PYTHONPATH": str(target)}
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path, cwd="/")
     assert told.stdout == f"pure Python: {reason}\n"
-    assert not (source / "build").exists(), "what stays there goes into the next build"
+    assert {"build", "mlserve.egg-info"}.isdisjoint({path.name for path in ROOT.iterdir()} - before), (
+        "left by the build"
+    )
