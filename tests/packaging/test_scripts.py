@@ -32,6 +32,7 @@ def test_ci_runs_the_scripts_that_people_run() -> None:
     assert "\nscripts/check" in text
     assert "\nscripts/test\n" in text
     assert "\nscripts/test-models\n" in text
+    assert "\nscripts/test-compiled\n" in text
     assert "pytest " not in re.sub(r"#.*", "", text), "CI must not have a test command of its own"
 
 
