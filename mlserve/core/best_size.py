@@ -3,13 +3,14 @@
 Each is a duel (``core/duel.py``): turns of the best, the other, the best and so on, each about one full batch of the
 best long. A turn of the other is compared with the two beside it, so what the machine does to both (stolen cores,
 another model's load) cancels. A duel is over as soon as the difference is plain against what turns differ by: after one
-turn of the other if that is 35 %, after two if it is 10. If the other is only a little worse, the one beyond it is
+turn of the other if it gives 28 % more, after two if 10. If the other is only a little worse, the one beyond it is
 tried against the best as well: 8 may beat 4 by as little as 4 beats 2, and 1 all of them.
 
-Simulated, with figures of EfficientNet on two cores (36 answers a second in batches of 8, 64 of 1 or 2), turns that are
-off by 5 % and a host that takes 40 % of the cores for seconds: within 5 % of the best after 3.6 s or 48 batches (nine
-of ten within 5 s), then 99 % of what the best size gives; where the full size is the best, 98 to 99.9 % of that from
-the first batch on, one minute long (``tests/unit/test_best_size.py``).
+Simulated with figures of EfficientNet on two cores (two batches at once: 36 answers a second in batches of 8, 64 of 1 or
+2), batches that are off by 2 to 15 % and a host that takes 40 % of the cores for seconds: within 5 % of the best after
+4 to 6 s or 50 to 60 batches, nine of ten within 10 s, and then 97 to 99.5 % of what the best size gives. With one batch
+at a time (26 and 30) it takes 6 s on a steady machine, 14 on an unsteady one and may take minutes on a wild one. Where
+the full size is the best, 97 to 99.9 % of its answers in the first minute (``tests/unit/test_best_size.py``).
 
 Trying costs answers only where the other is worse, and such a duel is over soon. Then sizes are left alone until what
 was lost is 3 % of the time, and for twice as long after each comparison that changed nothing, with what it lost at most
@@ -22,7 +23,7 @@ from mlserve.core.duel import NOISE, SURE, SURER, Duel, Turn
 
 COLD = 2  # batches of a size never seen that do not count: TorchScript compiles in them
 NEAR = -0.1  # how much fewer a size may give for the one beyond it to be tried too
-VOID = 4.0  # seconds without load in a turn, and it says nothing
+VOID = 2.0  # seconds without load in a turn, and it says nothing
 SHARE = 0.03  # of the throughput, that comparing may lose
 PATIENCE = 4.0  # times longer to pay for it, at most
 REST, LONGEST = 4.0, 120.0  # seconds between comparisons
@@ -65,7 +66,7 @@ class BestSize:
                 self._begin(size, now)
             return
         turn.add(size, now - seconds, now)
-        if now - turn.begun > VOID + 4 * turn.busy + 16 * seconds:
+        if now - turn.begun > VOID + 4 * turn.busy + 12 * seconds:
             self._out = max(0, self._out - turn.old)
             self._lost += duel.lost
             self._stop(now, RETRY)
@@ -101,15 +102,16 @@ class BestSize:
 
     def _challenge(self, other: int, now: float) -> None:
         settled = self._duel is not None
-        self._duel = Duel(self.best, other, self._noise, SURER if self._found else SURE)
-        self._take_turn(self.best, now, settled)
+        self._duel = duel = Duel(self.best, other, self._noise, SURER if self._found else SURE)
+        self._take_turn(duel, self.best, now, settled)
 
-    def _take_turn(self, cap: int, now: float, settled: bool = True) -> None:
+    def _take_turn(self, duel: Duel, cap: int, now: float, settled: bool = True) -> None:
         before, old = self.cap, 0 if settled and cap == self.cap else self._out
         cold = 0 if cap in self._seen else COLD
         self._seen.add(cap)
         self.cap = cap
-        self._turn = Turn(cap, self._typical * max(1, self._out), now, before, old, cold)
+        enough = max(self._typical, duel.other) * max(1, self._out)
+        self._turn = Turn(cap, enough, now, before, old, cold)
 
     def _next_turn(self, duel: Duel, turn: Turn, now: float) -> None:
         self._out = max(0, self._out - turn.old)
@@ -119,7 +121,7 @@ class BestSize:
             return
         won = duel.won()
         if won is None:
-            self._take_turn(duel.other if turn.cap == duel.best else duel.best, now)
+            self._take_turn(duel, duel.other if turn.cap == duel.best else duel.best, now)
         else:
             self._end(duel, won, now)
 

@@ -1,7 +1,9 @@
 """Which of two largest batches gives more answers a second: cut with one and the other in turns.
 
-What counts is requests over the time in which at least one batch was computed. So batches that share a machine (several
-workers, ``handlerThreads``) are measured as they run, beside others of their size, and gaps in the load do not count.
+A turn is measured in two ways. Requests over the time in which at least one batch was computed: so batches that share
+a machine (several workers, ``handlerThreads``) are measured as they run, beside others of their size, and gaps in the
+load do not count. And requests over the time of all its batches, which does not take it for speed when workers that
+were idle get something to do. Under full load both say the same; the less favourable counts.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ LONG = 0.1  # seconds of a turn that are enough, if it has the requests of one b
 SHORT, MANY = 0.01, 16  # seconds that are enough for a turn of as many batches
 WORTH = 0.03  # how much more answers a size must give, as a logarithm: less is not worth a change
 SURE, SURER = 2.0, 3.0  # standard errors; to leave a size that has been found already
-LONE = 7.0  # the same after one turn
+LONE = 2.5  # times as many after one turn
 MOST, ENOUGH = 10, 6.0  # turns of the other, or seconds of three and more of them, after which the mean decides
 LARGEST = 0.7  # a turn counts no more than this
 OUTLIER = 1.8  # times as long, and a garbage collection is in it: a host that takes 40 % of the cores makes 1.67
@@ -36,21 +38,23 @@ class Turn:
         self.came = 0  # requests, with those of cold batches
         self._chill = 0.0  # seconds of the latter
         self.busy = 0.0
+        self.total = 0.0  # seconds of all batches, each for itself
         self.old = old  # batches that have not come; in the end those that did not, because a worker died with them
         self._waiting = bool(old)
         self._before, self._cold = before, cold
-        self._patience = 4 * enough + 8 * old * before  # requests that come before they are called missing
+        self._patience = 8 * enough  # requests that come before they are called missing
         self._spans: list[tuple[float, float]] = []
 
     def add(self, size: int, begin: float, end: float) -> None:
         """A batch was computed from ``begin`` to ``end``, and ended no earlier than those before."""
         if self._waiting or self._cold or size > self.cap:
-            self._skip(size, end - self._since)
+            self._skip(size, begin, end)
             self._since = end
             return
         self.came += size
         self.requests += size
         self.batches += 1
+        self.total += end - begin
         begin = max(begin, self._since)
         spans = self._spans
         while spans and spans[-1][1] >= begin:
@@ -60,15 +64,16 @@ class Turn:
         spans.append((begin, end))
         self.busy += end - begin
 
-    def _skip(self, size: int, seconds: float) -> None:
+    def _skip(self, size: int, begin: float, end: float) -> None:
         self._patience -= size
         if self._waiting:
-            self.old -= size > self.cap if self.cap < self._before else size <= self._before
+            shaped = size > self.cap if self.cap < self._before else size <= self._before
+            self.old -= shaped or begin < self.begun
             self._waiting = self.old > 0 and self._patience > 0
         elif self._cold:
             self._cold -= 1
             self.came += size
-            self._chill += seconds
+            self._chill += end - max(begin, self._since)
 
     @property
     def over(self) -> bool:
@@ -83,8 +88,13 @@ class Turn:
 
     @property
     def each(self) -> float:
-        """Seconds for a request."""
+        """Seconds in which a request was answered."""
         return max(self.busy, 1e-9) / self.requests
+
+    @property
+    def work(self) -> float:
+        """A worker's seconds for a request."""
+        return max(self.total, 1e-9) / self.requests
 
     @property
     def mean(self) -> float:
@@ -112,7 +122,8 @@ class Duel:
             self.lost += max(0.0, turn.spent - turn.came * turns[-2].each)
         if len(turns) == 1:
             return True
-        self.gains = gains([one.each for one in turns])
+        both = gains([one.each for one in turns]), gains([one.work for one in turns])
+        self.gains = min(both, key=mean)
         low, high = sorted(turns[-2:], key=lambda one: one.cap)
         return high.mean > APART * low.mean
 
@@ -125,7 +136,7 @@ class Duel:
     @property
     def gain(self) -> float:
         """Mean of the gains."""
-        return sum(self.gains) / len(self.gains)
+        return mean(self.gains)
 
     @property
     def spread(self) -> float:
@@ -139,9 +150,9 @@ class Duel:
         if not count or len(self._turns) % 2 == 0:
             return None
         error = self.spread / sqrt(count)
-        if self.gain > max((self.sure if count > 1 else LONE) * error, WORTH):
+        if self.gain > max(self.sure * error * (1 if count > 1 else LONE), WORTH):
             return True
-        if self.gain + (SURE if count > 1 else LONE) * error < WORTH:
+        if self.gain + error * (SURE if count > 1 else SURER * LONE) < WORTH:
             return False
         tired = len(self._turns) > 2 * MOST or (count > 2 and sum(one.busy for one in self._turns) > ENOUGH)
         return self.gain > max((self.sure - SURE) * error, WORTH) if tired else None
@@ -161,3 +172,8 @@ def gains(each: Sequence[float]) -> list[float]:
         if sound[at] and beside:
             found.append(max(-LARGEST, min(LARGEST, sum(beside) / len(beside) - log(each[at]))))
     return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of no values 0."""
+    return sum(values) / max(1, len(values))

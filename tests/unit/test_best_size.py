@@ -17,7 +17,7 @@ from mlserve.core.duel import MOST, Duel, Turn, gains
 TWO_AT_ONCE = by_rate({1: 64, 2: 64, 4: 52, 8: 36}, at_once=2)  # EfficientNet-Lite0, TorchScript, two cores
 ONE = by_rate({1: 30, 2: 29, 4: 27.5, 8: 26})  # the same, one batch at a time
 MIDDLE = by_rate({1: 20, 2: 30, 4: 40, 8: 33, 16: 25})
-SEEDS = range(10)
+SEEDS = range(7)
 
 
 def rig_of(
@@ -88,7 +88,7 @@ def test_trying_sizes_does_not_cost_more_than_it_may_where_the_full_one_is_best(
     cost: Cost, seconds: float, least: float
 ) -> None:
     shares = []
-    for seed in SEEDS[:5]:
+    for seed in SEEDS[:4]:
         rates = [answered(rig_of(cost, seed, policy), seconds) for policy in ("adaptive", "eager")]
         shares.append(rates[0] / rates[1])
     assert fmean(shares) >= least, shares
@@ -97,7 +97,7 @@ def test_trying_sizes_does_not_cost_more_than_it_may_where_the_full_one_is_best(
 @pytest.mark.parametrize("clients", [1, 3, 5, 8, 11])
 def test_few_clients_are_not_served_more_slowly_than_by_eager(clients: int) -> None:
     shares = []
-    for seed in SEEDS[:5]:
+    for seed in SEEDS[:4]:
         rigs = [rig_of(TWO_AT_ONCE, seed, one, clients, handler_threads=2) for one in ("adaptive", "eager")]
         counts = [answered(rig, 30) for rig in rigs]
         shares.append(counts[0] / counts[1])
@@ -106,7 +106,7 @@ def test_few_clients_are_not_served_more_slowly_than_by_eager(clients: int) -> N
 
 def test_a_size_is_not_kept_that_is_no_longer_the_best() -> None:
     times, found = [], []
-    for seed in SEEDS[:5]:
+    for seed in SEEDS[:4]:
         rig = rig_of(TWO_AT_ONCE, seed, handler_threads=2)
         rig.clock.advance(30)
         found.append(best_of(rig))
