@@ -6,11 +6,11 @@ another model's load) cancels. A duel is over as soon as the difference is plain
 turn of the other if it gives 28 % more, after two if 10. If the other is only a little worse, the one beyond it is
 tried against the best as well: 8 may beat 4 by as little as 4 beats 2, and 1 all of them.
 
-Simulated with figures of EfficientNet on two cores (two batches at once: 36 answers a second in batches of 8, 64 of 1 or
-2), batches that are off by 2 to 15 % and a host that takes 40 % of the cores for seconds: within 5 % of the best after
-4 to 6 s or 50 to 60 batches, nine of ten within 10 s, and then 97 to 99.5 % of what the best size gives. With one batch
-at a time (26 and 30) it takes 6 s on a steady machine, 14 on an unsteady one and may take minutes on a wild one. Where
-the full size is the best, 97 to 99.9 % of its answers in the first minute (``tests/unit/test_best_size.py``).
+Simulated with figures of EfficientNet on two cores (two batches at once: 36 answers a second in batches of 8, 64 of 1
+or 2), batches that are off by 2 to 15 % and a host that takes 40 % of the cores for seconds: within 5 % of the best
+after 4 to 6 s or 50 to 60 batches, nine of ten within 10 s, and then 97 to 99.5 % of what the best size gives. With one
+batch at a time (26 and 30) it takes 6 s on a steady machine, 14 on an unsteady one and may take minutes on a wild one.
+Where the full size is the best, 97 to 99.9 % of its answers in the first minute (``tests/unit/test_best_size.py``).
 
 Trying costs answers only where the other is worse, and such a duel is over soon. Then sizes are left alone until what
 was lost is 3 % of the time, and for twice as long after each comparison that changed nothing, with what it lost at most
