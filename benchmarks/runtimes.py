@@ -1,8 +1,9 @@
 """Served throughput of every runtime beside a bare loop of the same runtime: ``scripts/bench runtimes [--quick]``.
 
-One case after the other. Its server and its loop are both up, idle while the other is measured, and take turns within
-each round, the order turned round every round; the share of a round is served / loop. Both count whole batches: the
-loop does anyway, and of the answers only those between two pauses are counted (see ``wrk.steady_rate``).
+One case after the other. Its loop, its server with the loop's settings and its server with those that we recommend for
+the runtime are all up, idle while another is measured, and take turns within each round, the order turned round every
+round; the share of a round is served / loop. All count whole batches: the loop does anyway, and of the answers only
+those between two pauses are counted (see ``wrk.steady_rate``).
 """
 
 import argparse
@@ -10,10 +11,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +24,14 @@ import psutil
 from benchmarks import report, runtimes_models, servers, wrk
 from benchmarks.runtimes_loop import Loop
 from benchmarks.runtimes_models import BATCH, Case
+from benchmarks.runtimes_report import Result, Series, markdown, write
+from benchmarks.steal import Stolen
 
 HERE = Path(__file__).resolve().parent
-SCRATCH, RESULTS = HERE / ".scratch" / "runtimes", HERE / "results"
+SCRATCH = HERE / ".scratch" / "runtimes"
 CONNECTIONS = 2 * BATCH  # one batch computes, the next waits at the worker
 TOLERANCE = 1e-3  # of logits up to 13, and of unit vectors: batches of other sizes are summed in another order
 CHECKED = 6 * BATCH
-TARGET = 0.95
-
-
-@dataclass
-class Result:
-    """What the rounds of one case gave: rows per second; CPU ms per row, of all processes; the mean batch."""
-
-    case: Case
-    runtime: str
-    served: list[float] = field(default_factory=list)
-    loop: list[float] = field(default_factory=list)
-    batch: float = 0.0
-    cpu_served: float = 0.0
-    cpu_loop: float = 0.0
-
-    @property
-    def shares(self) -> list[float]:
-        """served / loop of each round."""
-        return [ours / bare for ours, bare in zip(self.served, self.loop, strict=True)]
 
 
 def start(case: Case, stack: ExitStack) -> servers.Server:
@@ -117,82 +101,58 @@ def cpu_seconds(root: int) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
+class Contender:
+    """A server or the loop, while it is measured."""
+
+    def __init__(self, rate: Callable[[float], float], root: int, counted: Callable[[], tuple[float, float]]) -> None:
+        self.rate, self.series = rate, Series()
+        self._root, self._counted = root, counted
+        self._before = cpu_seconds(root), counted()
+
+    def turn(self, seconds: float) -> None:
+        """One measurement."""
+        self.series.rates.append(self.rate(seconds))
+
+    def end(self) -> Series:
+        """What all turns gave."""
+        cpu, (rows, batches) = self._before
+        done, count = (now - then for now, then in zip(self._counted(), (rows, batches), strict=True))
+        self.series.cpu, self.series.batch = 1000 * (cpu_seconds(self._root) - cpu) / done, done / count
+        return self.series
+
+
 def measure(case: Case, rounds: int, seconds: float) -> Result:
-    """Start the server and the loop of one case, compare their answers, run the rounds, stop both."""
+    """Start the servers and the loop of one case, compare their answers, run the rounds, stop all."""
     with ExitStack() as stack:
-        server = start(case, stack)
-        loop = Loop(case, worker_of(server).environ(), SCRATCH / "run" / case.name / "loop.log")
+        up = {"served": start(case, stack)}
+        if case.recommended:
+            up["recommended"] = start(runtimes_models.twin(case), stack)
+        loop = Loop(case, worker_of(up["served"]).environ(), SCRATCH / "run" / case.name / "loop.log")
         stack.callback(loop.stop)
-        check(server, case, loop.expected)
+        for server in up.values():
+            check(server, case, loop.expected)
         loop.rate(seconds / 2)
-        result, before, rows = Result(case, loop.name), servers.batches(server), 0.0
-        cpu = cpu_seconds(server.process.pid), cpu_seconds(loop.process.pid)
-        for number in range(rounds):
-            for served in (True, False) if number % 2 == 0 else (False, True):
-                if served:
-                    result.served.append(load(server, case, seconds))
-                else:
-                    result.loop.append(loop.rate(seconds))
-                    rows += loop.rows
-            print(
-                f"round {number + 1}  {case.name:26} served {result.served[-1]:8.1f}/s  loop {result.loop[-1]:8.1f}/s  "
-                f"share {result.shares[-1]:.3f}",
-                flush=True,
+        contenders = {"loop": Contender(loop.rate, loop.process.pid, lambda: (loop.total, loop.total / BATCH))}
+        for name, server in up.items():
+            contenders[name] = Contender(
+                partial(load, server, case), server.process.pid, partial(servers.batches, server)
             )
-        requests, count = (now - then for now, then in zip(servers.batches(server), before, strict=True))
-        result.batch = requests / count
-        result.cpu_served = 1000 * (cpu_seconds(server.process.pid) - cpu[0]) / requests
-        result.cpu_loop = 1000 * (cpu_seconds(loop.process.pid) - cpu[1]) / rows
-        print(
-            f"         {case.name:26} {loop.name}: mean batch {result.batch:.2f}, CPU ms a row "
-            f"{result.cpu_loop:.2f} in the loop, {result.cpu_served:.2f} served",
-            flush=True,
-        )
+        result = Result(case, loop.name)
+        for number in range(rounds):
+            stolen = Stolen()
+            for name in list(contenders) if number % 2 == 0 else reversed(contenders):
+                contenders[name].turn(seconds)
+            result.stolen.append(stolen.share())
+            rates = "  ".join(f"{name} {one.series.rates[-1]:8.1f}/s" for name, one in contenders.items())
+            print(f"round {number + 1}  {case.name:26} {rates}", flush=True)
+        series = {name: one.end() for name, one in contenders.items()}
+        result.loop, result.served, result.recommended = series["loop"], series["served"], series.get("recommended")
+        for name, one in series.items():
+            share = report.spread(one.shares(result.loop), 3)
+            print(
+                f"  {name:12} {share} of the loop, mean batch {one.batch:.2f}, CPU ms a row {one.cpu:.2f}", flush=True
+            )
         return result
-
-
-def table(results: Sequence[Result]) -> str:
-    """The Markdown table: a line per case."""
-    lines = [
-        "| model | runtime | loop, rows/s | served, rows/s | batch | CPU ms/row: loop, served | served / loop |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for one in results:
-        loop, served = np.median(one.loop), np.median(one.served)
-        lines.append(
-            f"| {one.case.title} | {one.case.runtime} ({one.runtime}) | {loop:,.1f} | {served:,.1f} "
-            f"| {one.batch:.2f} | {one.cpu_loop:.2f}, {one.cpu_served:.2f} | {report.spread(one.shares, 3)} |"
-        )
-    return "\n".join(lines)
-
-
-def markdown(results: Sequence[Result], command: str, rounds: int, busy: float) -> str:
-    """The whole section: the table, how it was measured and where."""
-    below = [one.case.name for one in results if np.median(one.shares) < TARGET]
-    return (
-        f"{table(results)}\n\n"
-        f"`{command}` at `{report.commit()}`: medians over {rounds} interleaved rounds, of the share with the least "
-        f"and the most. Batch size {BATCH}, one worker, {CONNECTIONS} connections. Before that, {CHECKED} answers "
-        f"were compared with the loop's, number by number. Below {TARGET}: {', '.join(below) or 'none'}.\n\n"
-        f"Machine: {report.machine()}.\n"
-        f"Used by other programs before the start: {busy:.0f} % of the cores.\n"
-    )
-
-
-def write(results: Sequence[Result], text: str) -> Path:
-    """``runtimes.json`` and ``runtimes.md``; returns the latter."""
-    RESULTS.mkdir(exist_ok=True)
-    rows = [
-        {"model": one.case.model, "runtime": one.case.runtime, "version": one.runtime, "served": one.served,
-         "loop": one.loop, "shares": one.shares, "mean_batch": one.batch,
-         "cpu_ms_loop": one.cpu_loop, "cpu_ms_served": one.cpu_served}
-        for one in results
-    ]  # fmt: skip
-    data = {"machine": report.machine(), "commit": report.commit(), "rows": rows}
-    (RESULTS / "runtimes.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    target = RESULTS / "runtimes.md"
-    target.write_text(text, encoding="utf-8")
-    return target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench runtimes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two rounds of 2 s each")
     parser.add_argument("--rounds", type=int, help="rounds (default 4)")
-    parser.add_argument("--seconds", type=int, help="length of a measurement (default 4)")
+    parser.add_argument(
+        "--seconds", type=float, help="length of a measurement (default 4); against noise many short rounds"
+    )
     parser.add_argument("--only", nargs="+", metavar="RUNTIME", help="runtimes, or MODEL-RUNTIME, to measure alone")
     parser.add_argument("--update-readme", action="store_true", help="put the table into benchmarks/README.md")
     arguments = parser.parse_args(argv)
@@ -217,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cases = [case for case in cases if {case.runtime, case.name} & set(arguments.only)]
     results = [measure(case, rounds, seconds) for case in cases]
     command = " ".join(["scripts/bench runtimes", *(argv if argv is not None else sys.argv[1:])])
-    text = markdown(results, command.replace(" --update-readme", ""), rounds, busy)
+    text = markdown(results, command.replace(" --update-readme", ""), rounds, seconds, busy)
     print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {write(results, text)}")
     if arguments.update_readme:
         report.update_readme(HERE / "README.md", text, "runtimes")

@@ -26,18 +26,18 @@ class Loop:
                 command, env=dict(env), cwd=Path(__file__).parents[1], stderr=errors,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-        self.log = log
+        self.log, self.total = log, 0
         first = self._read()
         self.name: str = first["runtime"]
         self.expected: dict[str, Any] = first["expected"]
 
     def rate(self, seconds: float) -> float:
-        """Rows per second of a run of so many seconds; ``rows`` then says of how many."""
+        """Rows per second of a run of so many seconds; ``total`` counts the rows of all runs."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
         found = self._read()
-        self.rows: int = found["rows"]
+        self.total += int(found["rows"])
         return float(found["rate"])
 
     def stop(self) -> None:

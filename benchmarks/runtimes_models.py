@@ -5,16 +5,18 @@ can hold it. Each model lies in a folder of its own with a model-config.yaml, as
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 BATCH = 8
 WORKER = f"minWorkers: 1\nmaxWorkers: 1\nbatchSize: {BATCH}\nmaxBatchDelay: 5\nstartupTimeout: 600\n"
@@ -34,6 +36,18 @@ TEXT = (
     "worker process compute it, and sends every client its own part of the answer. What matters is how little it adds "
     "to the time that the model itself needs, and that this stays so when many clients ask at once."
 )
+THREADS = "handlerThreads: 2\nbatchPolicy: adaptive"
+RECOMMENDED = dict.fromkeys(
+    (
+        "efficientnet-torchscript",
+        "efficientnet-eager",
+        "efficientnet-export",
+        "efficientnet-onnx",
+        "minilm-transformers",
+    ),
+    THREADS,
+)
+"""Case -> settings that serve it better on two cores than the loop's way, by ``docs/models.md``."""
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -46,6 +60,7 @@ class Case:
     path: Path
     body: Path
     content_type: str
+    recommended: str = ""  # settings for model-config.yaml that suit the runtime better than the loop's; "" = none do
 
     @property
     def name(self) -> str:
@@ -76,7 +91,14 @@ def efficientnet(root: Path) -> list[Case]:
     if not body.exists():
         np.save(body, _photo())
     return [
-        Case("efficientnet", runtime, _made(root, "efficientnet", runtime, *given), body, "application/x-npy")
+        Case(
+            "efficientnet",
+            runtime,
+            _made(root, "efficientnet", runtime, *given),
+            body,
+            "application/x-npy",
+            RECOMMENDED.get(f"efficientnet-{runtime}", ""),
+        )
         for runtime, given in makers.items()
     ]
 
@@ -95,11 +117,29 @@ def minilm(root: Path) -> list[Case]:
 
         encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXT)
         ids.write_text(json.dumps({name: encoded[name] for name in TOKENS}), encoding="utf-8")
-    cases = [Case("minilm", "transformers", folder, text, "text/plain")]
+    better = RECOMMENDED.get("minilm-transformers", "")
+    cases = [Case("minilm", "transformers", folder, text, "text/plain", better)]
     makers = {"onnx": ("net.onnx", "", _encoder_onnx), "openvino": ("net.xml", "", _encoder_openvino)}
     for runtime, given in makers.items():
-        cases.append(Case("minilm", runtime, _made(root, "minilm", runtime, *given), ids, "application/json"))
+        path, better = _made(root, "minilm", runtime, *given), RECOMMENDED.get(f"minilm-{runtime}", "")
+        cases.append(Case("minilm", runtime, path, ids, "application/json", better))
     return cases
+
+
+def twin(case: Case) -> Case:
+    """The case in a folder of its own with the recommended settings; the model's files are hard links."""
+    folder = case.path if case.path.is_dir() else case.path.parent
+    other = folder.with_name(f"{folder.name}-recommended")
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(folder, other, copy_function=os.link)
+    config = other / "model-config.yaml"
+    config.unlink()  # a link: writing into it would change the other folder's
+    given = (folder / config.name).read_text(encoding="utf-8")
+    settings = yaml.safe_load(case.recommended)
+    kept = [line for line in given.splitlines() if line.partition(":")[0] not in settings]
+    config.write_text("\n".join([*kept, yaml.safe_dump(settings)]), encoding="utf-8")
+    path = other if case.path.is_dir() else other / case.path.name
+    return replace(case, model=f"{case.model}-recommended", path=path)
 
 
 def _made(root: Path, model: str, runtime: str, file: str, config: str, make: Callable[[Path, Path], None]) -> Path:
