@@ -16,16 +16,18 @@ import threading
 import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from mlserve.log.formats import iso
 from mlserve.log.writer import write_all
 
-FLUSH_SECONDS = 0.1
-FLUSH_LINES = 400  # about 64 KiB
-MAX_PENDING_LINES = 100_000  # about 16 MiB; beyond it lines are dropped and counted
+FLUSH_SECONDS: Final = 0.1
+FLUSH_LINES: Final = 400  # about 64 KiB
+MAX_PENDING_LINES: Final = 100_000  # about 16 MiB; beyond it lines are dropped and counted
 
-_MS = [f"{hundredth / 100:.2f}" for hundredth in range(3000)]  # up to 30 ms by a look-up: "%.2f" takes 0.5 us
+_MS: Final = [f"{hundredth / 100:.2f}" for hundredth in range(3000)]  # up to 30 ms by a look-up: "%.2f" takes 0.5 us
+_DIGITS: Final = [str(number) for number in range(1000)]
+_MILLIS: Final = [f"{number:03d}Z" for number in range(1000)]
 
 
 class Form(NamedTuple):
@@ -34,7 +36,7 @@ class Form(NamedTuple):
     start: str
     origin: Callable[[str, str, str], str]  # client, method and path -> what stands between time and status
     quote: Callable[[str], str]  # of a request id
-    phases: str  # % (transfer, preprocess, inference, postprocess, batch size)
+    phases: str  # % (transfer, preprocess, inference, postprocess, batch size), as text
     size: str
     total: str
     request_id: str
@@ -77,7 +79,7 @@ class AccessLog:
         self._form = _JSON if format == "json" else _TEXT
         self._lines: list[str] = []
         self._second = -1
-        self._second_text = ""  # up to the milliseconds
+        self._second_text = ""  # what a line begins with, up to the milliseconds
         self._ended = -1.0  # when the last request ended, and what the line of each that ended then begins with
         self._stamp = ""
         self._batch: BatchTimings | None = None  # of the last request, and what the line of each of it ends with
@@ -146,13 +148,14 @@ class AccessLog:
             self._phases = form.end if batch is None else form.phases % _numbers(batch)
         total = int((ended - started) * 1e5 + 0.5)
         took = _MS[total] if 0 <= total < 3000 else f"{total / 100:.2f}"
+        length = _DIGITS[size] if size < 1000 else str(size)
         if batch is None:
             waited = ""
         else:
             hundredths = int(queue * 1e5 + 0.5)
             waited = form.queue + (_MS[hundredths] if 0 <= hundredths < 3000 else f"{hundredths / 100:.2f}")
         lines.append(
-            f"{self._stamp}{origin}{status}{form.size}{size}{form.total}{took}{form.request_id}{request_id}"
+            f"{self._stamp}{origin}{_DIGITS[status]}{form.size}{length}{form.total}{took}{form.request_id}{request_id}"
             f"{waited}{self._phases}"
         )
         count = len(lines)  # not the one above and one more: the writer may have taken all of them meanwhile
@@ -163,10 +166,10 @@ class AccessLog:
 
     def _now(self) -> str:
         millisecond = int(time.time() * 1000)
-        second, rest = divmod(millisecond, 1000)
+        second = millisecond // 1000
         if second != self._second:
-            self._second, self._second_text = second, iso(millisecond)[:-4]
-        return f"{self._form.start}{self._second_text}{rest:03d}Z"
+            self._second, self._second_text = second, self._form.start + iso(millisecond)[:-4]
+        return self._second_text + _MILLIS[millisecond % 1000]
 
     def reopen(self) -> None:
         """Open the file anew before the next write, after it was renamed by a log rotation."""
@@ -236,15 +239,20 @@ def _json(client: str, method: str, path: str) -> str:
     return f'","client":{_quoted(client)},"method":{_quoted(method)},"path":{_quoted(path)},"status":'
 
 
-def _numbers(t: BatchTimings) -> tuple[float, float, float, float, int]:
-    return t.transfer * 1e3, t.preprocess * 1e3, t.inference * 1e3, t.postprocess * 1e3, t.batch_size
+def _ms(seconds: float) -> str:
+    hundredths = int(seconds * 1e5 + 0.5)
+    return _MS[hundredths] if 0 <= hundredths < 3000 else f"{hundredths / 100:.2f}"
+
+
+def _numbers(t: BatchTimings) -> tuple[str, str, str, str, int]:
+    return _ms(t.transfer), _ms(t.preprocess), _ms(t.inference), _ms(t.postprocess), t.batch_size
 
 
 _TEXT = Form(
     "",
     _text,
     lambda request_id: safe(request_id) or "-",
-    " transfer=%.2f pre=%.2f infer=%.2f post=%.2f batch=%d\n",
+    " transfer=%s pre=%s infer=%s post=%s batch=%d\n",
     " ",
     " ",
     " ",
@@ -255,7 +263,7 @@ _JSON = Form(
     '{"time":"',
     _json,
     lambda request_id: _quoted(request_id)[1:-1],
-    ',"transfer_ms":%.2f,"pre_ms":%.2f,"infer_ms":%.2f,"post_ms":%.2f,"batch":%d}\n',
+    ',"transfer_ms":%s,"pre_ms":%s,"infer_ms":%s,"post_ms":%s,"batch":%d}\n',
     ',"size":',
     ',"total_ms":',
     ',"request_id":"',
