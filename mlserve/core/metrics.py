@@ -11,28 +11,29 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, Final, NamedTuple
 
 from mlserve.core.messages import InferenceResponse
 from mlserve.errors import ErrorKind, ServeError
 
-OK = "ok"  # an answer below 400
-REFUSED = "refused"  # the handler refused this item with a 4xx of its own choice
+OK: Final = "ok"  # an answer below 400
+REFUSED: Final = "refused"  # the handler refused this item with a 4xx of its own choice
 
 # Every value that the ``status`` of a request takes; all of them are present with 0 before the first request.
-STATUSES: tuple[str, ...] = (OK, REFUSED, *(kind.value for kind in ErrorKind))
+STATUSES: Final[tuple[str, ...]] = (OK, REFUSED, *(kind.value for kind in ErrorKind))
 
 # From the 0.1 ms of a no-op handler to the minutes of a large generation; three per decade.
-LATENCY_BOUNDS: tuple[float, ...] = (
+LATENCY_BOUNDS: Final[tuple[float, ...]] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
 )  # fmt: skip
 # A handler's histogram may be of anything: milliseconds, bytes, shares.
-CUSTOM_BOUNDS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-3, 7) for digit in (1, 2.5, 5))
-BATCH_BOUNDS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+CUSTOM_BOUNDS: Final[tuple[float, ...]] = tuple(digit * 10.0**power for power in range(-3, 7) for digit in (1, 2.5, 5))
+BATCH_BOUNDS: Final[tuple[float, ...]] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # A handler that puts a request id into a dimension must not be able to fill the memory of the server.
-MAX_SERIES = 1000
+MAX_SERIES: Final = 1000
 
 
 def status_of(result: InferenceResponse | ServeError) -> str:
@@ -52,7 +53,7 @@ class Histogram:
     A value equal to a bound belongs to that bound's bucket, as Prometheus' ``le`` demands.
     """
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("above", "at", "bounds", "counts", "total", "up_to")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         if not bounds or list(bounds) != sorted(set(bounds)):
@@ -60,11 +61,24 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0  # sum of all values
+        self.at = 0  # the bucket of the last value, and between what its values are: the next is often of the same
+        self.above = -inf
+        self.up_to = bounds[0]
 
     def observe(self, value: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        if not self.above < value <= self.up_to:
+            self.turn_to(value)
+        counts, at = self.counts, self.at
+        counts[at] = counts[at] + 1
         self.total += value
+
+    def turn_to(self, value: float) -> None:
+        """Make the bucket of ``value`` the one to count in."""
+        bounds = self.bounds
+        self.at = at = bisect_left(bounds, value)
+        self.above = bounds[at - 1] if at else -inf
+        self.up_to = bounds[at] if at < len(bounds) else inf
 
     @property
     def count(self) -> int:
@@ -149,7 +163,8 @@ class HttpCounts:
 
     def count(self, status: int) -> None:
         """Count one answer."""
-        self.answers[status // 100] += 1
+        answers, hundreds = self.answers, status // 100
+        answers[hundreds] = answers[hundreds] + 1
         if self.on_answer is not None:
             self.on_answer(status)
 
@@ -189,9 +204,15 @@ class ModelStats:
         # Histogram.observe by hand: two method calls would be a third of this function's time.
         self.requests[status_kind] += 1
         waited, took = self.queue_seconds, self.request_seconds
-        waited.counts[bisect_left(LATENCY_BOUNDS, queue_seconds)] += 1
+        if not waited.above < queue_seconds <= waited.up_to:
+            waited.turn_to(queue_seconds)
+        counts, at = waited.counts, waited.at
+        counts[at] = counts[at] + 1
         waited.total += queue_seconds
-        took.counts[bisect_left(LATENCY_BOUNDS, total_seconds)] += 1
+        if not took.above < total_seconds <= took.up_to:
+            took.turn_to(total_seconds)
+        counts, at = took.counts, took.at
+        counts[at] = counts[at] + 1
         took.total += total_seconds
 
     def batch_done(self, size: int, inference_seconds: float) -> None:
