@@ -27,6 +27,7 @@ MODULES = [
     "mlserve/rest/http1.py",
     "mlserve/rest/lane.py",
     "mlserve/rest/request_head.py",
+    "mlserve/rest/routes.py",
     "mlserve/protocols/request_ids.py",
     # admission, batching, counters; a compiled class can only be derived from in compiled modules: all kinds of queue
     "mlserve/core/adaptive.py",
@@ -37,7 +38,9 @@ MODULES = [
     "mlserve/core/pending.py",
     "mlserve/core/policies.py",
     "mlserve/core/policy.py",
+    "mlserve/core/registry.py",
     "mlserve/core/sequences.py",
+    "mlserve/core/service.py",
     # its line in the access log, in both forms
     "mlserve/log/access.py",
     "mlserve/log/torchserve_access.py",

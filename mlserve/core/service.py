@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlserve.core.changes import Registered, Scaled
+from mlserve.core.events import events
 from mlserve.core.health import Health, judge
 from mlserve.core.intake import Intake
 from mlserve.core.job import Job
@@ -29,8 +30,6 @@ from mlserve.core.sequence import SEQUENCE_HEADERS, SequenceHeaders
 from mlserve.errors import ErrorKind, InvalidInput, ModelExists, NoWorker, ServeError
 
 log = logging.getLogger(__name__)
-
-STREAM_BACKLOG = 32 << 20  # bytes of a stream that may wait for its client; one that is further behind is given up
 
 
 class InferenceService:
@@ -87,33 +86,13 @@ class InferenceService:
         """Nobody waits for this job any more."""
         job.queue.cancel(job)
 
-    async def events(self, handle: VersionHandle, request: InferenceRequest) -> AsyncIterator[Chunk | Job]:
+    def events(self, handle: VersionHandle, request: InferenceRequest) -> AsyncIterator[Chunk | Job]:
         """Submit, and yield the pieces of a streamed answer, if any, then the job, whose ``result`` is the ending.
 
         For doors that live in coroutines. Leaving the iteration early, or being cancelled in it, cancels the request,
         and so does falling too far behind: nothing else bounds the memory that a stream takes.
         """
-        happened: asyncio.Queue[Chunk | Job] = asyncio.Queue()
-        waiting = 0
-
-        def on_chunk(job: Job, chunk: Chunk) -> None:
-            nonlocal waiting
-            waiting += len(chunk.data)
-            happened.put_nowait(chunk)
-            if waiting > STREAM_BACKLOG:
-                self.cancel(job)
-
-        job = self.submit(handle, request, happened.put_nowait, on_chunk)
-        try:
-            while True:
-                event = await happened.get()
-                if isinstance(event, Chunk):
-                    waiting -= len(event.data)
-                yield event
-                if event is job:
-                    return
-        finally:
-            self.cancel(job)  # does nothing to a job that has ended
+        return events(self, handle, request)
 
     # -- management ---------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from mlserve.core.events import STREAM_BACKLOG
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceResponse
-from mlserve.core.service import STREAM_BACKLOG
 from mlserve.protocols.torchserve import WITHOUT_BODY, Answer, encode, stream_head
 from mlserve.rest.http1 import CHUNKED_END, chunk_bytes, length_line
 
@@ -55,9 +55,10 @@ class Exchange:
             and self.keep_alive
             and not (self._streaming or result.headers or result.reason or self.head.timing or shared.particular)
         ):
-            data = shared.heads.plain(result.content_type, result.body, self.request_id, job.ended)
+            body = result.body
+            data = shared.heads.plain(result.content_type, body, self.request_id, job.ended)
             if data is not None:
-                self._status, self._size, self.finished = 200, len(result.body), True
+                self._status, self._size, self.finished = 200, len(body), True
                 if not self.is_head:
                     self._emit([data])
                 elif not lane.transport.is_closing():

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from mlserve.core.registry import VersionHandle
 from mlserve.core.service import InferenceService
 from mlserve.protocols.inference_routes import EXPLAIN_FALSE
 
 
-class Route(NamedTuple):
+class Route:
     """Where a URL path leads; the rest is what :class:`mlserve.protocols.inference_routes.InferenceRoute` has."""
 
-    handle: VersionHandle
-    explain: bool
-    version: str = ""
-    url_path: str | None = ""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    __slots__ = ("explain", "handle", "headers", "url_path", "version")
+
+    def __init__(
+        self,
+        handle: VersionHandle,
+        explain: bool,
+        version: str = "",
+        url_path: str | None = "",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self.handle = handle
+        self.explain = explain
+        self.version = version
+        self.url_path = url_path
+        self.headers = headers
 
 
 class RouteTable:

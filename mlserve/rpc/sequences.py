@@ -15,11 +15,12 @@ from typing import Any
 
 from google.rpc import error_details_pb2
 
+from mlserve.core.events import STREAM_BACKLOG
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.registry import VersionHandle
 from mlserve.core.sequence import SequenceHeaders
-from mlserve.core.service import STREAM_BACKLOG, InferenceService
+from mlserve.core.service import InferenceService
 from mlserve.errors import ServeError
 from mlserve.rpc.calls import Call
 from mlserve.rpc.generated.inference_pb2 import PredictionResponse, PredictionsRequest

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from support.core_fakes import FakeSlot
 
+from mlserve.core.events import STREAM_BACKLOG
 from mlserve.core.job import Job
 from mlserve.core.messages import Chunk, InferenceRequest, Part
 from mlserve.core.model import ModelKey, ModelSpec
-from mlserve.core.service import STREAM_BACKLOG, InferenceService
+from mlserve.core.service import InferenceService
 from mlserve.errors import ErrorKind, NoWorker, ServeError
 
 
