@@ -9,7 +9,7 @@ long", is that of Triton's ``GetDynamicBatch``. A policy that learns is told abo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 class View(NamedTuple):
@@ -44,10 +44,10 @@ class Decision(NamedTuple):
     wait: float | None = None
 
 
-NOTHING = Decision(0)
-SETTLE = 0.02  # share of a batch's time that eager waits for its clients to come back
-EARLY = 0.002  # seconds: of a longer batch, the 0.1 ms until the next one is there is less than 5 %
-RESOLUTION = 1e-6  # seconds; a shorter wait is none: clocks may not be able to move by it
+NOTHING: Final = Decision(0)
+SETTLE: Final = 0.02  # share of a batch's time that eager waits for its clients to come back
+EARLY: Final = 0.002  # seconds: of a longer batch, the 0.1 ms until the next one is there is less than 5 %
+RESOLUTION: Final = 1e-6  # seconds; a shorter wait is none: clocks may not be able to move by it
 
 
 class Policy(Protocol):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Final
 
-_DECENT = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_DECENT: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
-_LOW = [f"{low:03x}" for low in range(4096)]  # formatting a number takes as long as the rest
+_LOW: Final = [f"{low:03x}" for low in range(4096)]  # formatting a number takes as long as the rest
 
 
 class RequestIds:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import cast
+from typing import Final, cast
 
 from mlserve.core.intake import RETRY_AFTER
 from mlserve.errors import ErrorKind, ServeError
@@ -14,8 +13,8 @@ from mlserve.rest.exchange import Exchange
 from mlserve.rest.lane import LAST_CALL, LaneShared, Refusal
 from mlserve.rest.request_head import RequestHead
 
-MAX_PIPELINED = 32  # answers a connection may be owed before reading pauses; aiohttp's number
-LINGER = 2.0  # seconds to read and drop what a refused client still sends, so that it can read why
+MAX_PIPELINED: Final = 32  # answers a connection may be owed before reading pauses; aiohttp's number
+LINGER: Final = 2.0  # seconds to read and drop what a refused client still sends, so that it can read why
 
 
 class LaneConnection(asyncio.Protocol):
@@ -46,7 +45,7 @@ class LaneConnection(asyncio.Protocol):
 
     def __init__(self, shared: LaneShared) -> None:
         self.shared = shared
-        self._exchanges: deque[Exchange] = deque()
+        self._exchanges: list[Exchange] = []  # answers that are owed, oldest first
         self._paused = False  # reading, by us
         self._stuffed = False  # the client does not read what is written
         self._unsent = 0  # bytes, when last looked at

@@ -14,7 +14,7 @@ messages are collected from the parser and written anew, with a content-length.
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -32,8 +32,8 @@ from mlserve.rest.routes import Route
 
 log = logging.getLogger(__name__)
 
-MISSES = 8  # requests in a row with another head than before: what this client's heads begin with is not kept any more
-_VERSIONS = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 through; aiohttp refuses them
+MISSES: Final = 8  # requests in a row with another head than before: what heads begin with is not kept any more
+_VERSIONS: Final = frozenset(("1.1", "1.0"))  # the parser also lets 0.9 and 2.0 through; aiohttp refuses them
 _SPENT = httptools.HttpRequestParser(None)  # a lane and its parser refer to each other: that cycle is 5 KiB that stay
 
 
@@ -92,7 +92,7 @@ class FastLane(LaneConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nobody waits for what it asked."""
         self.shared.forget(self)
-        for exchange in list(self._exchanges):  # ending one takes it off the deque
+        for exchange in list(self._exchanges):  # ending one takes it off the list
             if exchange.job is not None and not exchange.finished:
                 self.shared.service.cancel(exchange.job)
         self._parser = _SPENT
@@ -197,7 +197,7 @@ class FastLane(LaneConnection):
             return False
         self._missed = 0
         self._submit(known, body)
-        if len(body) >= LARGE:
+        if known.again:
             self._await_another(known)
         return True
 
@@ -356,7 +356,7 @@ class FastLane(LaneConnection):
                 self._resume()
             return
         while exchanges and exchanges[0].finished:
-            head = exchanges.popleft()
+            head = exchanges.pop(0)
             head.flush()
             head.log()
             if not head.keep_alive:

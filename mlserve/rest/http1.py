@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from mlserve.errors import ServeError
 from mlserve.protocols.errors import error_body, json_body
 from mlserve.protocols.torchserve import JSON, Answer, HttpOptions, encode_error, one_line
 from mlserve.protocols.torchserve_texts import HTTPS_ONLY, NO_CACHE, reason_phrase
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_OK = b"HTTP/1.1 200 OK\r\n"
-CHUNKED_END = b"0\r\n\r\n"
-_APART = 64 << 10  # bytes of a body that is not worth copying behind its head
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
+CHUNKED_END: Final = b"0\r\n\r\n"
+_APART: Final = 64 << 10  # bytes of a body that is not worth copying behind its head
 
 
 class DateHeader:
@@ -33,7 +34,7 @@ class DateHeader:
         return self._line
 
 
-date_line = DateHeader()
+date_line: Final = DateHeader()
 
 
 def status_line(status: int, reason: str = "") -> bytes:
@@ -62,9 +63,9 @@ class Heads:
     def __init__(self, cors: tuple[tuple[str, str], ...] = ()) -> None:
         self._cors = {name: header_lines(((name, value),)) for name, value in cors}
         self._all_cors = header_lines(cors)
-        self._plain: dict[str, tuple[str, str]] = {}  # by content type: what stands before and behind the request id
         self._ended = -1.0
-        self._tail = ""
+        self._type = ""  # of the last plain answer, and what stands before and behind the request id, and at the end
+        self._before = self._behind = self._tail = ""
 
     def _allowed(self, answer: Answer) -> bytes:
         """The CORS headers, less those that the handler set itself."""
@@ -98,19 +99,17 @@ class Heads:
         length = len(body)
         if length >= _APART or not length:
             return None
-        frame = self._plain.get(content_type)
-        if frame is None:
-            frame = self._frame(content_type)
-            if len(self._plain) < 64:
-                self._plain[content_type] = frame
         if ended != self._ended:
-            self._ended, self._tail = ended, self._end().decode("latin-1")
-        head = f"{frame[0]}{request_id}{frame[1]}content-length: {length}\r\n{self._tail}"
+            self._ended, self._tail = ended, f"\r\n{_latin(self._end())}"
+        if content_type != self._type or not self._before:
+            self._type = content_type
+            self._before, self._behind = self._frame(content_type)
+        head = f"{self._before}{request_id}{self._behind}{length}{self._tail}"
         return head.encode("latin-1") + body
 
     def _frame(self, content_type: str) -> tuple[str, str]:
         typed = _typed(content_type)
-        return _latin(_OK) + "x-request-id: ", "\r\n" + _latin(typed + self._all_cors)
+        return _latin(_OK) + "x-request-id: ", f"\r\n{_latin(typed + self._all_cors)}content-length: "
 
     def _end(self) -> bytes:
         return date_line() + b"\r\n"
@@ -141,7 +140,7 @@ class TorchServeHeads(Heads):
 
     def _frame(self, content_type: str) -> tuple[str, str]:
         before = b"HTTP/1.1 200 \r\n" + _typed(content_type) + b"x-request-id: "
-        return _latin(before), "\r\n" + _latin(self._common)
+        return _latin(before), f"\r\n{_latin(self._common)}content-length: "
 
     def _end(self) -> bytes:
         return b"connection: keep-alive\r\n\r\n"

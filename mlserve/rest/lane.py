@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from mlserve.core.intake import IntakeFull
 from mlserve.core.service import InferenceService
@@ -18,10 +18,10 @@ from mlserve.rest.http1 import heads_for
 from mlserve.rest.routes import RouteTable
 from mlserve.wire.lending import LendingArena
 
-SWEEP = 1.0  # seconds between looks at all connections
+SWEEP: Final = 1.0  # seconds between looks at all connections
 _METHODS = frozenset((b"POST", b"GET", b"PUT"))
 _TORCHSERVE_METHODS = _METHODS | {b"DELETE", b"PATCH"}  # there any method predicts but OPTIONS
-LAST_CALL = 0.25  # seconds that an idle connection stays open at shutdown: a request may be on its way
+LAST_CALL: Final = 0.25  # seconds that an idle connection stays open at shutdown: a request may be on its way
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from mlserve.core.messages import Headers, InferenceRequest, Part
 from mlserve.errors import InvalidInput, ServeError
 from mlserve.protocols.torchserve import Head, decode, is_form
 from mlserve.rest.routes import Route
 
-LARGEST = 4096  # bytes of a head that is kept
-_VIEWED = 64 << 10  # bytes of a body that is not worth a copy
-_DIGITS = 10  # of a length that is read here
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+LARGEST: Final = 4096  # bytes of a head that is kept
+_VIEWED: Final = 64 << 10  # bytes of a body that is not worth a copy
+_DIGITS: Final = 10  # of a length that is read here
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
 
 class RequestHead:
@@ -38,6 +38,7 @@ class RequestHead:
         "_length",
         "_plain",
         "_read",
+        "_timeout",
         "again",
         "chunked",
         "error",
@@ -80,6 +81,7 @@ class RequestHead:
             return
         self.request_id = read.request_id
         self.timing = read.timing
+        self._timeout = read.timeout
         self._plain = not is_form(read.content_type)
         self._content_type = read.content_type.decode("latin-1")
 
@@ -95,7 +97,7 @@ class RequestHead:
                 self.headers,
                 explain=route.explain,
                 url_path=route.url_path,
-                timeout=read.timeout,
+                timeout=self._timeout,
                 version=route.version,
             )
         return decode(

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
-VERSION = 1
-HEADER = struct.Struct("<BBBBIII")
-MAGIC = 0x6D
-MAX_META = 64 << 20
-MAX_BODY = 1 << 31
+VERSION: Final = 1
+HEADER: Final = struct.Struct("<BBBBIII")
+MAGIC: Final = 0x6D
+MAX_META: Final = 64 << 20
+MAX_BODY: Final = 1 << 31
 
-encode_meta = msgspec.msgpack.Encoder().encode
+encode_meta: Final = msgspec.msgpack.Encoder().encode
 
 
 class Kind(IntEnum):

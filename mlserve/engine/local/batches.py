@@ -6,7 +6,7 @@ Parts from ``ARENA_FROM`` on go through the shared arena where it has room: unco
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from mlserve.core.job import Batch
     from mlserve.wire.lending import LendingArena
 
-decode_meta = msgspec.msgpack.Decoder(ResultMeta).decode
-_SLICED = 16 << 10  # bytes of answers that are cheaper to copy than to look at piece by piece
-_KINDS = {kind.value: kind for kind in ErrorKind}
+decode_meta: Final = msgspec.msgpack.Decoder(ResultMeta).decode
+_LARGE: Final = ARENA_FROM
+_SLICED: Final = 16 << 10  # bytes of answers that are cheaper to copy than to look at piece by piece
+_KINDS: Final = {kind.value: kind for kind in ErrorKind}
 
 
 class Malformed(Exception):
@@ -49,7 +50,7 @@ class Outgoing:
             for part in request.parts:
                 data = part.data
                 size = len(data)
-                if size >= ARENA_FROM and arena is not None:
+                if size >= _LARGE and arena is not None:
                     parts.append(self._large(part.name, part.content_type, data, size, arena))
                     continue
                 self.bodies.append(data)
@@ -57,9 +58,10 @@ class Outgoing:
                 parts.append((part.name, part.content_type, size))
             headers = request.headers
             if type(headers) is Headers:
-                if headers.wire is None:
-                    headers.wire = Raw(encode_meta(headers))
-                headers = headers.wire
+                wire = headers.wire
+                if wire is None:
+                    wire = headers.wire = Raw(encode_meta(headers))
+                headers = wire
             items.append((request.request_id, parts, headers, request.explain, request.url_path))
         self.meta = (items,)
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
 
@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH, _RESULT, _CHUNK, _PONG = int(Kind.BATCH), int(Kind.RESULT), int(Kind.CHUNK), int(Kind.PONG)
-_JOIN_BELOW = 32 << 10  # one buffer is cheaper to write than many small ones: joining 32 KiB takes 1.5 us
-_decode_chunk = msgspec.msgpack.Decoder(ChunkMeta).decode
-_decode_log = msgspec.msgpack.Decoder(LogRecordMeta).decode
+_BATCH: Final = int(Kind.BATCH)
+_RESULT: Final = int(Kind.RESULT)
+_CHUNK: Final = int(Kind.CHUNK)
+_PONG: Final = int(Kind.PONG)
+_JOIN_BELOW: Final = 32 << 10  # one buffer is cheaper to write than many small ones: joining 32 KiB takes 1.5 us
+_decode_chunk: Final = msgspec.msgpack.Decoder(ChunkMeta).decode
+_decode_log: Final = msgspec.msgpack.Decoder(LogRecordMeta).decode
 
 
 class LinkOwner(Protocol):
