@@ -63,7 +63,7 @@ def use_device(source: Source) -> str:
     """Keep TensorFlow to the worker's GPU and threads; what it uses then. It is told once, before anything runs."""
     try:
         tf.config.threading.set_intra_op_parallelism_threads(source.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(source.handler_threads)  # functions run in these
         gpus = tf.config.list_physical_devices("GPU")
         if source.gpu is not None and source.gpu < len(gpus):
             tf.config.set_visible_devices(gpus[source.gpu], "GPU")
