@@ -39,11 +39,8 @@ TEXT = (
 THREADS = "handlerThreads: 2\nbatchPolicy: adaptive"
 RECOMMENDED = dict.fromkeys(
     (
-        "efficientnet-torchscript",
-        "efficientnet-eager",
-        "efficientnet-export",
-        "efficientnet-onnx",
-        "minilm-transformers",
+        *(f"efficientnet-{one}" for one in ("torchscript", "eager", "compile", "export", "onnx", "openvino")),
+        *(f"minilm-{one}" for one in ("transformers", "onnx", "openvino")),
     ),
     THREADS,
 )
