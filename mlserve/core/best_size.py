@@ -14,7 +14,8 @@ Where the full size is the best, 97 to 99.9 % of its answers in the first minute
 
 Trying costs answers only where the other is worse, and such a duel is over soon. Then sizes are left alone until what
 was lost is 3 % of the time, and for twice as long after each comparison that changed nothing, with what it lost at most
-0.75 %. If batches of the best size cost a quarter more or less than they did, they are compared again soon.
+0.75 %. If batches of the best size cost a quarter more or less than they did, they are compared again soon: on the
+machine above that keeps the loss at 0.6 to 1.5 % in minutes 2 to 10.
 """
 
 from __future__ import annotations
