@@ -74,8 +74,8 @@ class Adaptive:
                 return NOTHING
             return Decision(most)
         if pending < most:
-            return self._settle(view, most) or Decision(self._in_time(view, pending))
-        return Decision(self._in_time(view, most))
+            return self._settle(view, most) or Decision(self._in_time(view, view.share(most)))
+        return Decision(self._in_time(view, view.share(most)))
 
     # -- rules --------------------------------------------------------------------------------------------------------
 

@@ -305,10 +305,10 @@ class ModelQueue:
                 self._all_busy, self._free_since = False, now
             if slot is None:
                 return
-            there, free, quiet = jobs[0].arrived, self._free_since, now - self._answered
-            age = now - (there if there > free else free)
-            old, workers = now - there, len(self.slots)
-            view = View(self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits, workers)
+            there, since, quiet = jobs[0].arrived, self._free_since, now - self._answered
+            age = now - (there if there > since else since)
+            old, workers, free = now - there, len(self.slots), self._at_once - slot.in_flight
+            view = View(self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits, workers, free)
             take, wait = self.policy.decide(view)
             if not take:
                 if idle and jobs[0].alone:  # nothing can join it

@@ -17,7 +17,8 @@ class View(NamedTuple):
     collect a batch, in seconds: time in which all workers were busy does not count.
 
     ``idle`` counts workers that could begin with a batch at once; ``room`` those that compute as many as they do at a
-    time and could hold one more; ``workers`` all of them.
+    time and could hold one more; ``workers`` all of them. ``free`` is how many batches the worker that is to get the
+    next one could begin at once: its ``handler_threads`` less what it computes.
     Of the batch that was answered last: ``took`` is how long the handler had it and ``quiet`` how long ago its answer
     came, in seconds; ``expected`` is how many requests there would be if all its clients asked again.
 
@@ -35,6 +36,12 @@ class View(NamedTuple):
     oldest: float = 0.0
     waits: Callable[[], Sequence[float]] | None = None
     workers: int = 1
+    free: int = 1
+
+    def share(self, most: int) -> int:
+        """A batch of at most ``most``, such that no thread of a worker is left without one that could have had one."""
+        pending, free = self.pending, self.free
+        return min(pending if free < 2 else -(-pending // free), most)
 
 
 class Decision(NamedTuple):
@@ -97,7 +104,7 @@ class Eager(Fixed):
         if not pending:
             return NOTHING
         if view.idle:
-            return self._settle(view) or Decision(min(pending, self.batch_size))
+            return self._settle(view) or Decision(view.share(self.batch_size))
         return Decision(self.batch_size) if view.room and pending >= self.batch_size else NOTHING
 
     def _settle(self, view: View) -> Decision | None:

@@ -100,6 +100,19 @@ def test_a_worker_of_two_threads_gets_a_batch_for_each_at_once_and_a_full_one_ah
     assert queue.depth == 1
 
 
+@pytest.mark.parametrize("policy", ["eager", "adaptive"])
+def test_a_thread_of_a_worker_is_not_left_idle_beside_one_with_a_whole_batch(
+    clock: FakeClock, endings: Endings, policy: str
+) -> None:
+    queue = make_queue(clock, batch_size=8, handler_threads=2, batch_policy=policy)
+    slot = FakeSlot(queue)
+    queue.slot_ready(slot)
+    for number in range(7):
+        put(queue, str(number), endings)
+    clock.turn()
+    assert [len(batch) for batch in slot.batches] == [4, 3]
+
+
 def test_an_expired_request_in_the_queue_ends_with_a_timeout_and_is_never_sent(
     clock: FakeClock, endings: Endings
 ) -> None:
