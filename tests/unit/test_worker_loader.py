@@ -239,7 +239,7 @@ def test_process_that_imports_ahead_leaves_that_out_of_later_collections(tmp_pat
     (tmp_path / "imported_ahead.py").write_text("TABLE = [[]]\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        assert warm(["imported_ahead", "not_there_at_all"]).failed[0].startswith("not_there_at_all: ")
+        assert warm(["imported_ahead", "not_there_at_all"], {}).failed[0].startswith("not_there_at_all: ")
         assert gc.isenabled()
         table = sys.modules.pop("imported_ahead").TABLE
         assert not any(each is table for each in gc.get_objects())
