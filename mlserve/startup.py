@@ -56,7 +56,11 @@ def make_intake(settings: Settings) -> Intake:
         doors = 2 if settings.grpc.enabled else 1
         fit = allow_connections(doors * connections) // doors
         if fit < connections:
-            log.info("%d connections, not %d (server.max_connections): no more files can be open", fit, connections)
+            log.info(
+                "at most %d connections instead of %d (server.max_connections): open files are limited (ulimit -Hn)",
+                fit,
+                connections,
+            )
             connections = fit
     return Intake(connections, memory)
 
