@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 from mlserve.allocator import keep_freed_memory
 from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
-from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.core.lifecycle import WorkerState
 from mlserve.core.model import ModelKey, WorkerInfo
 from mlserve.core.sequence import SequenceHeaders
 from mlserve.core.service import InferenceService
-from mlserve.core.workflows import WorkflowService
 from mlserve.engine.local import LocalEngine, available_cpus, discover_gpus, load_options
 from mlserve.errors import ServeError, SettingError
 from mlserve.log import AccessLog, open_access_log
@@ -34,13 +32,13 @@ from mlserve.protocols.tokens import TokenGuard
 from mlserve.rest.addresses import listeners
 from mlserve.rest.doors import HttpDoors
 from mlserve.rest.ts_metrics import attach, check_metrics, declarations, make_torchserve_metrics
-from mlserve.rest.workflows import WorkflowsApi
 from mlserve.settings import Settings
 from mlserve.settings.tree import UNIX
 from mlserve.snapshots import Snapshots, restore_models
 from mlserve.startup import load_models, make_intake, make_work_dir
 
 if TYPE_CHECKING:
+    from mlserve.core.workflows import WorkflowService
     from mlserve.engine.local.early import Begun
     from mlserve.rpc.doors import RpcDoors
 
@@ -48,6 +46,7 @@ log = logging.getLogger(__name__)
 
 OK, FAILED, MODEL_FAILED = 0, 1, 4
 _UNPACKED = 30.0  # s until models that are registered in the background have workers that start
+_QUIET = 1.0  # s until the first answers are given, and what they need has settled
 GRPC_APIS = ("grpc_inference", "grpc_management")
 
 
@@ -171,7 +170,7 @@ class Server:
             access if access.enabled else None,
             self._progress.listening,
             guard,
-            WorkflowsApi(self._build_workflows(work_dir), self._settings.server.http_style == "torchserve"),
+            lambda: self._build_workflows(work_dir),
             self._engine.requests,
         )
         snapshots = Snapshots(self._settings, service, len(self._gpu_ids))
@@ -192,6 +191,7 @@ class Server:
                 gc.set_threshold(*_GC_THRESHOLDS)
                 gc.freeze()  # what is there now stays: full collections took 2.4 % of a busy frontend's time
                 self._progress.ready(time.monotonic() - started)
+                loop.call_later(_QUIET, self._complete_doors)
                 await self._stop.wait()
             self._progress.stopping(self._reason or "a model could not be loaded")
             return code
@@ -210,6 +210,11 @@ class Server:
             shutil.rmtree(work_dir, ignore_errors=True)
             self._progress.stopped()
 
+    def _complete_doors(self) -> None:
+        """Nobody has needed them yet; the first who does shall not wait."""
+        if not self._stop.is_set():
+            self._doors.complete().add_done_callback(lambda _: gc.freeze())
+
     async def _open_rpc(self, guard: TokenGuard | None, access: AccessLog | None) -> None:
         from mlserve.rpc.doors import RpcDoors  # 3 MiB, and 60 ms that servers without gRPC need not spend
 
@@ -217,6 +222,9 @@ class Server:
         await self._rpc.open()
 
     def _build_workflows(self, work_dir: Path) -> WorkflowService:
+        from mlserve.archive.workflow_store import WorkflowStore  # when their API is needed
+        from mlserve.core.workflows import WorkflowService
+
         models = self._settings.models
         root = models.workflow_store or models.store
         store = WorkflowStore(

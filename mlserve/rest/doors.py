@@ -7,13 +7,11 @@ another request. ``drain``: a moment for requests that are on their way and for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import select
 import ssl
 from collections.abc import Callable
-from typing import Any
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from mlserve.core.service import InferenceService
 from mlserve.log import AccessLog
@@ -25,29 +23,25 @@ from mlserve.protocols.torchserve import HttpOptions
 from mlserve.protocols.unix_sockets import BACKLOG
 from mlserve.rest.addresses import Address, listeners
 from mlserve.rest.fast import FastLane
-from mlserve.rest.headers import HeaderStyle
 from mlserve.rest.http1 import https_only, too_many
-from mlserve.rest.inference import build_inference_app
-from mlserve.rest.json_errors import JsonErrorsRunner
-from mlserve.rest.lane import LAST_CALL, LaneShared, Limits
+from mlserve.rest.lane import FLUSH, LAST_CALL, LaneShared, Limits
 from mlserve.rest.listeners import Listener, listen
-from mlserve.rest.management import build_management_app
-from mlserve.rest.metrics import build_metrics_app
-from mlserve.rest.noting import AnswerNotes
-from mlserve.rest.shared import SharedRunner
-from mlserve.rest.workflows import WorkflowsApi
+from mlserve.rest.standin import SlowDoor, import_slow
 from mlserve.settings import Settings
 from mlserve.wire.lending import LendingArena
 
-_BOTH = ("inference", "management")
-FLUSH = 2.0  # seconds at shutdown for clients that are still sending a request or reading an answer
+if TYPE_CHECKING:
+    from mlserve.core.workflows import WorkflowService
+    from mlserve.rest.slow import SlowSide
+
+log = logging.getLogger(__name__)
 
 
 class HttpDoors:
     """The inference, management and metrics APIs on their ports. ``on_bound`` is told each API's name and URL.
 
     ``guard`` lets nobody in who has no token; there is none where none are asked for. Large bodies are read into
-    ``bodies``.
+    ``bodies``. ``workflows`` is called once, in a thread, when what aiohttp serves is needed first.
     """
 
     def __init__(
@@ -57,7 +51,7 @@ class HttpDoors:
         access: AccessLog | None,
         on_bound: Callable[[str, str], object],
         guard: TokenGuard | None = None,
-        workflows: WorkflowsApi | None = None,
+        workflows: Callable[[], WorkflowService] | None = None,
         bodies: LendingArena | None = None,
     ) -> None:
         self._bodies = bodies
@@ -67,100 +61,84 @@ class HttpDoors:
         self._access = access
         self._guard = guard
         self._on_bound = on_bound
+        self._addresses = listeners(settings)
         self._listeners: list[Listener] = []
-        self._runners: list[JsonErrorsRunner] = []
         self._lane: LaneShared | None = None
         self._ids = RequestIds(settings.server.echo_request_id)
-        self._style = HeaderStyle(HttpOptions.of(settings), self._ids)
-        self._style.notes = AnswerNotes(service.http_counts, access)
+        self._http = HttpOptions.of(settings)
+        self._slow = [SlowDoor(self.complete) for _ in self._addresses]
+        self._side: SlowSide | None = None  # what they lead to
+        self._completing: asyncio.Task[None] | None = None
+        self._refusing = False
 
     async def open(self) -> None:
         """Bind every address.
 
         Raises OSError that names the APIs and the address that cannot be had, and ``SettingError``.
         """
-        addresses = listeners(self._settings)
-        context = server_context(self._settings.tls) if any(address.tls for address in addresses) else None
-        runners = await self._runners_by_api(shared=any(address.apis[:2] == _BOTH for address in addresses))
-        for address in addresses:
-            runner = runners[address.apis[0]]
-            if len(address.apis) > 1:
-                # As in TorchServe the metrics are there as well, also when they have an address of their own.
-                apis = runners if address.apis[:2] == _BOTH else address.apis
-                chosen = {api: runners[api] for api in apis}
-                runner = await self._set_up(SharedRunner(chosen, self._style, **self._options))
-            lane = self._fast_lane(runner) if "inference" in address.apis else None
-            make = self._admission(address, lane or runner.server, runner.server)
-            await self._bind(address, make, context if address.tls else None)
+        secure = any(address.tls for address in self._addresses)
+        context = server_context(self._settings.tls) if secure else None
+        if not self._settings.server.fast_lane:
+            await self.complete()
+        for address, slow in zip(self._addresses, self._slow, strict=True):
+            lane = self._fast_lane(slow) if "inference" in address.apis else None
+            await self._bind(address, self._admission(address, lane, slow), context if address.tls else None)
 
-    async def _runners_by_api(self, shared: bool) -> dict[str, JsonErrorsRunner]:
-        settings, server = self._settings, self._settings.server
-        apps = {
-            "inference": build_inference_app(
-                self._service,
-                self._style,
-                self._ids,
-                self._access,
-                server.max_request_size,
-                body_timeout=server.header_timeout,
-                guard=self._guard,
-                shared=shared,
-                workflows=self._workflows,
-            ),
-            "management": build_management_app(self._service, settings, self._guard, self._workflows),
-        }
-        if settings.metrics.enabled:
-            apps["metrics"] = build_metrics_app(self._service, settings)
-        return {
-            api: await self._set_up(JsonErrorsRunner(app, style=self._style, **self._options))
-            for api, app in apps.items()
-        }
+    def complete(self) -> asyncio.Task[None]:
+        """Have what aiohttp serves made, if it is not: that is done when somebody needs it, or has time for it."""
+        if self._completing is None:
+            self._completing = asyncio.ensure_future(self._complete())
+            self._completing.add_done_callback(self._completed)
+        return self._completing
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        """Of the connections that aiohttp serves."""
+    async def _complete(self) -> None:
+        def imported() -> tuple[type[SlowSide], WorkflowService | None]:
+            return import_slow(), self._workflows() if self._workflows is not None else None
+
+        make, workflows = await asyncio.to_thread(imported)
+        self._side = make(self._settings, self._service, self._access, self._guard, workflows, self._ids)
+        servers = await self._side.set_up(self._addresses)
+        if self._refusing:
+            self._side.close()
+        for slow, server in zip(self._slow, servers, strict=True):
+            slow.open(server)
+
+    def _completed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.critical("no API but predictions can be served", exc_info=error)
+        if task.cancelled() or error is not None:
+            for slow in self._slow:
+                slow.cut()
+
+    def _fast_lane(self, slow: SlowDoor) -> Callable[[], asyncio.BaseProtocol] | None:
         server = self._settings.server
-        return {
-            "access_log": None,
-            "handler_cancellation": True,
-            "keepalive_timeout": server.keep_alive_timeout,
-            "max_line_size": server.max_header_size,
-            "max_field_size": server.max_header_size,
-            "shutdown_timeout": FLUSH,
-        }
-
-    def _fast_lane(self, runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol] | None:
-        server = self._settings.server
-        slow = runner.server
-        if not server.fast_lane or slow is None:
+        if not server.fast_lane:
             return None
         limits = Limits(
             server.max_request_size, server.max_header_size, server.header_timeout, server.keep_alive_timeout
         )
         shared = self._lane = LaneShared(
-            self._service, slow, self._access, self._style.options, self._ids, limits, self._guard, self._bodies
+            self._service, slow, self._access, self._http, self._ids, limits, self._guard, self._bodies
         )
         return lambda: FastLane(shared)
 
-    def _admission(self, address: Address, make: Any, server: Any) -> Admission:
-        intake, lane = self._service.intake, self._lane if make is not server else None
+    def _admission(
+        self, address: Address, make: Callable[[], asyncio.BaseProtocol] | None, slow: SlowDoor
+    ) -> Admission:
+        intake, lane = self._service.intake, self._lane if make is not None else None
         return Admission(
-            make,
+            make or slow,
             " and ".join(address.apis),
             intake,
-            lambda: server.open_connections + (len(lane.connections) if lane is not None else 0),
-            lambda: too_many(intake.full(), self._style.options, self._ids()),
+            lambda: slow.open_connections + (len(lane.connections) if lane is not None else 0),
+            lambda: too_many(intake.full(), self._http, self._ids()),
         )
-
-    async def _set_up(self, runner: JsonErrorsRunner) -> JsonErrorsRunner:
-        await runner.setup()
-        self._runners.append(runner)
-        return runner
 
     async def _bind(self, address: Address, make: Admission, context: ssl.SSLContext | None) -> None:
         patience = self._settings.server.header_timeout
         try:
-            listener = await listen(address, make, context, https_only(self._style.options, self._ids()), patience)
+            listener = await listen(address, make, context, https_only(self._http, self._ids()), patience)
         except OSError as error:
             names = " and ".join(address.apis)
             raise OSError(f"the {names} API cannot listen on {address}: {error.strerror or error}") from None
@@ -178,10 +156,18 @@ class HttpDoors:
         await self._take_accepted()
         for listener in self._listeners:
             listener.close()
-        for runner in self._runners:
-            runner.close()
+        self._refusing = True
+        if self._side is not None:
+            self._side.close()
         if self._lane is not None:
             self._lane.close()
+        await asyncio.sleep(0)  # who was taken last is connected in the next turn
+        await self._await_side()
+
+    async def _await_side(self) -> None:
+        """What has been sent already is to be read."""
+        if self._completing is not None and any(slow.waiting for slow in self._slow):
+            await asyncio.wait((self._completing,))
 
     async def _take_accepted(self) -> None:
         """Closing a listener resets the connections that it still holds, so take those first."""
@@ -196,22 +182,24 @@ class HttpDoors:
 
     async def last_call(self) -> None:
         """Time for requests that are on their way; those that come in it are told that the server is stopping."""
-        servers = [runner.server for runner in self._runners if runner.server is not None]
-        if any(server.connections for server in servers) or (self._lane is not None and self._lane.connections):
+        lane = self._lane
+        if any(slow.open_connections for slow in self._slow) or (lane is not None and lane.connections):
             await asyncio.sleep(LAST_CALL)
 
     async def drain(self) -> None:
         """Whoever is still sending, or reading an answer, gets a moment more."""
-        waits = [runner.cleanup() for runner in self._runners]
+        await self._await_side()
+        waits = [self._side.drain()] if self._side is not None else []
         if self._lane is not None:
             waits.append(self._lane.closed(FLUSH))
         await asyncio.gather(*waits, return_exceptions=True)
 
     async def cut(self) -> None:
         """End every connection that is left."""
+        if self._completing is not None and not self._completing.done():
+            self._completing.cancel()
+            await asyncio.wait((self._completing,))
         if self._lane is not None:
             self._lane.abort()
-        for runner in self._runners:
-            runner.cut()
-            with contextlib.suppress(Exception):
-                await runner.cleanup()
+        if self._side is not None:
+            await self._side.cut()

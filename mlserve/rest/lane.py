@@ -22,6 +22,7 @@ SWEEP: Final = 1.0  # seconds between looks at all connections
 _METHODS = frozenset((b"POST", b"GET", b"PUT"))
 _TORCHSERVE_METHODS = _METHODS | {b"DELETE", b"PATCH"}  # there any method predicts but OPTIONS
 LAST_CALL: Final = 0.25  # seconds that an idle connection stays open at shutdown: a request may be on its way
+FLUSH: Final = 2.0  # seconds at shutdown for clients that are still sending a request or reading an answer
 
 
 @dataclass(frozen=True)
