@@ -238,18 +238,14 @@ class FastLane(LaneConnection):
             return
         self._head_size += size
         if self._head_size > self.shared.limits.max_header_size:
-            self.refuse(self._head_too_large())
-
-    def _head_too_large(self) -> Refusal:
-        limit = self.shared.limits.max_header_size
-        return Refusal(431, f"Request line and headers are larger than {limit} bytes (max_header_size)")
+            self.refuse(self.shared.limits.head_too_large())
 
     def on_headers_complete(self) -> None:
         """Decide the lane."""
         self._head_done = self._advanced = True
-        path = self._url.partition(b"?")[0]
-        self._route = self.shared.routes.table.get(path)
-        hot = self._route is not None and self._parser.get_method() in self.shared.hot_methods
+        path, method = self._url.partition(b"?")[0], self._parser.get_method()
+        self._route = self.shared.routes.table.get(path) or self.shared.told(method, path, self._headers)
+        hot = self._route is not None and method in self.shared.hot_methods
         if not hot or self._parser.should_upgrade() or self._parser.get_http_version() not in _VERSIONS:
             self._cold = True
             return
@@ -267,7 +263,7 @@ class FastLane(LaneConnection):
             elif len(name) == 6 and name.lower() == b"expect":
                 expect = True
         if size > self.shared.limits.max_header_size:
-            raise self._head_too_large()
+            raise self.shared.limits.head_too_large()
         if length >= LARGE:  # the parser takes no request with a length and a transfer coding
             self._large = length
         if expect and not self._exchanges:
@@ -331,20 +327,24 @@ class FastLane(LaneConnection):
         exchange = Exchange(self, head, request_id, keep_alive)
         self._push(exchange)
         self._deaf = not keep_alive
-        error = head.error
+        error, handle = head.error, route.handle
+        if handle is None:
+            assert route.tell is not None
+            exchange.answer(route.tell())
+            return
         if error is None:
             try:
                 if shared.guard is not None:
                     shared.guard.check("inference", authorization(head.headers))
                 request = head.request(request_id, body, shared.options.typed_fields)
-                exchange.job = shared.service.submit(route.handle, request, exchange.on_done, exchange.on_chunk)
+                exchange.job = shared.service.submit(handle, request, exchange.on_done, exchange.on_chunk)
                 return
             except ServeError as bad:
                 error = bad
             except Exception:  # unanswered, it would hold up its connection for ever
                 log.exception("request %s could not be read", request_id)
         error = error or ServeError(INTERNAL_ERROR)
-        exchange.answer(encode_error(error, shared.options, route.handle.key.name, route.version))
+        exchange.answer(encode_error(error, shared.options, handle.key.name, route.version))
 
     def exchange_done(self, exchange: Exchange) -> None:
         """An answer is complete: let it and those behind it go, in order."""

@@ -43,6 +43,7 @@ from mlserve.rest.large_body import LARGE
 from mlserve.rest.noting import client_of
 from mlserve.rest.request_keys import NOTED, REQUEST_ID, request_key
 from mlserve.rest.tokens import token_check
+from mlserve.rest.told import health_answer
 from mlserve.rest.workflows import WorkflowsApi
 
 JOB = request_key("job", Job)
@@ -123,14 +124,14 @@ class InferenceApi:
         self._actions: dict[str, Callable[[web.Request, InferenceRoute], Awaitable[web.StreamResponse]]] = {
             routes.PREDICT: self._predict,
             routes.WORKFLOW: self._workflow,
-            routes.PING: self._ping,
+            routes.PING: self._health,
             routes.API: self._describe_api,
-            routes.LIVE: self._live,
-            routes.READY: self._ready,
+            routes.LIVE: self._health,
+            routes.READY: self._health,
             routes.MODEL_READY: self._model_ready,
             routes.V2_SERVER: self._v2_server,
-            routes.V2_LIVE: self._v2_live,
-            routes.V2_READY: self._v2_ready,
+            routes.V2_LIVE: self._health,
+            routes.V2_READY: self._health,
             routes.V2_VERSIONS: self._v2_versions,
         }
 
@@ -260,22 +261,10 @@ class InferenceApi:
 
     # -- what the server tells of itself ------------------------------------------------------------------------------
 
-    async def _ping(self, request: web.Request, route: InferenceRoute) -> web.Response:
-        """TorchServe's health check: 200 ``Healthy`` when every required model has a ready worker, else 500."""
-        if self._service.health().ready:
-            return _json(200, {"status": "Healthy"})
-        return _json(500, {"status": "Unhealthy"})
-
-    async def _live(self, request: web.Request, route: InferenceRoute) -> web.Response:
-        """The process runs and its event loop turns."""
-        _only_get(request)
-        return _json(200, {"live": True})
-
-    async def _ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
-        """200 when every required model has a ready worker, else 503; with the state of each model."""
-        _only_get(request)
-        health = self._service.health()
-        return _json(200 if health.ready else 503, {"ready": health.ready, "models": health.models})
+    async def _health(self, request: web.Request, route: InferenceRoute) -> web.Response:
+        if route.action in (routes.LIVE, routes.READY):
+            _only_get(request)
+        return _json(*health_answer(self._service, route.action))
 
     async def _model_ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
         """200 when the model's default version has a ready worker, else 503."""
@@ -304,12 +293,6 @@ class InferenceApi:
 
     async def _v2_server(self, request: web.Request, route: InferenceRoute) -> web.Response:
         return _json(200, texts.OPEN_INFERENCE_SERVER)
-
-    async def _v2_live(self, request: web.Request, route: InferenceRoute) -> web.Response:
-        return _json(200, {"live": True})
-
-    async def _v2_ready(self, request: web.Request, route: InferenceRoute) -> web.Response:
-        return _json(200, {"ready": True})
 
     async def _v2_versions(self, request: web.Request, route: InferenceRoute) -> web.Response:
         return _json(501, {"error": texts.NO_VERSIONING})

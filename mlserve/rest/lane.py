@@ -15,7 +15,8 @@ from mlserve.protocols.request_ids import RequestIds
 from mlserve.protocols.tokens import TokenGuard
 from mlserve.protocols.torchserve import HttpOptions
 from mlserve.rest.http1 import heads_for
-from mlserve.rest.routes import RouteTable
+from mlserve.rest.routes import Route, RouteTable
+from mlserve.rest.told import Told
 from mlserve.wire.lending import LendingArena
 
 SWEEP: Final = 1.0  # seconds between looks at all connections
@@ -33,6 +34,10 @@ class Limits:
     max_header_size: int = 64 << 10
     header_timeout: float = 30.0
     keep_alive_timeout: float = 75.0
+
+    def head_too_large(self) -> Refusal:
+        """What to answer to a head beyond ``max_header_size``."""
+        return Refusal(431, f"Request line and headers are larger than {self.max_header_size} bytes (max_header_size)")
 
 
 class Connection(Protocol):
@@ -99,12 +104,17 @@ class LaneShared:
         self.particular = options.server_timing  # every answer has a header of its own
         self.limits = limits
         self.routes = RouteTable(service)
+        self._told = Told(service, options, limits.max_request_size)
         self.request_ids = request_ids
         self.connections: set[Connection] = set()
         self.closing = False
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._sweeper = self.loop.call_later(SWEEP, self._sweep)
+
+    def told(self, method: bytes, path: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Route | None:
+        """The route of what is answered without a model. None where a token is asked for: aiohttp has the order."""
+        return self._told.route(method, path, headers) if self.guard is None else None
 
     def _sweep(self) -> None:
         """One timer for all connections: a timer each would cost more than the requests."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlserve.core.registry import VersionHandle
 from mlserve.core.service import InferenceService
 from mlserve.protocols.inference_routes import EXPLAIN_FALSE
+from mlserve.protocols.torchserve import Answer
 
 
 class Route:
-    """Where a URL path leads; the rest is what :class:`mlserve.protocols.inference_routes.InferenceRoute` has."""
+    """Where a URL path leads; the rest is what :class:`mlserve.protocols.inference_routes.InferenceRoute` has.
 
-    __slots__ = ("explain", "handle", "headers", "url_path", "version")
+    Where it leads to no model, ``tell`` gives the answer.
+    """
+
+    __slots__ = ("explain", "handle", "headers", "tell", "url_path", "version")
 
     def __init__(
         self,
-        handle: VersionHandle,
+        handle: VersionHandle | None,
         explain: bool,
         version: str = "",
         url_path: str | None = "",
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        tell: Callable[[], Answer] | None = None,
     ) -> None:
         self.handle = handle
         self.explain = explain
         self.version = version
         self.url_path = url_path
         self.headers = headers
+        self.tell = tell
 
 
 class RouteTable:
