@@ -67,7 +67,7 @@ def test_both_doors_speak_tls(tmp_path: Path, certificate: Path, kind: str, fast
                 client.request("POST", "/predictions/mirror", body)
                 row = json.loads(client.getresponse().read())["row"]
                 assert row["body"]["length"] == len(body)
-            client.request("GET", "/ping")  # hands the connection over
+            client.request("GET", "/api-description")  # hands the connection over
             assert client.getresponse().status == 200
         client = http.client.HTTPSConnection("127.0.0.1", live.port("management"), context=trust)
         assert ask(client, "GET", "/models")["models"][0]["modelName"] == "mirror"
