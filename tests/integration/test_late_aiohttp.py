@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.raw import RawConnection, get, post
-from support.server import launched, running, wait_ready
+from support.server import launched, wait_ready
 
 HANDLER = "def handle(data, context):\n    return data and ['ok'] * len(data)\n"
 GATED = "import pathlib, time\nwhile not pathlib.Path({gate!r}).exists():\n    time.sleep(0.01)\n" + HANDLER
@@ -41,8 +41,10 @@ def test_predictions_and_probes_do_without_it_and_management_works_right_after(t
 
 def test_it_comes_by_itself_when_nobody_has_asked(tmp_path):
     (tmp_path / "model.py").write_text(HANDLER)
-    with running(tmp_path, "m=model.py") as server:
+    with launched(tmp_path, "m=model.py") as server:
+        wait_ready(server)
         server.wait_for(lambda: has_aiohttp(server))
+        assert server.stop() == 0
 
 
 def test_many_that_come_at_once_are_all_answered(tmp_path):

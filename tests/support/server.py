@@ -222,9 +222,15 @@ def launched(
 
 @contextlib.contextmanager
 def running(directory: Path, *models: str, **options: Any) -> Iterator[LiveServer]:
-    """:func:`launched`, and ready. On leaving it must end with code 0 and leave nothing behind."""
+    """:func:`launched`, and ready. On leaving it must end with code 0 and leave nothing behind.
+
+    It has been asked for its metrics once: the first such request takes as long as importing aiohttp, while what a test
+    wants to see in the second one may be over.
+    """
     with launched(directory, *models, **options) as server:
         wait_ready(server)
+        if server.addresses["metrics"].startswith("http://"):
+            server.request("GET", "/", api="metrics")
         yield server
         if server.process.poll() is None:
             assert server.stop() == 0, server.log_text()
