@@ -6,6 +6,7 @@ of a core for it, the same for every server. All servers are up; each gets its b
 
 import asyncio
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -99,8 +100,11 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
         paused = find_busy(running)
         for number in range(rounds):
             for each in running[number % len(running) :] + running[: number % len(running)]:
-                request = each.awake(row)
-                one = asyncio.run(fire(each.server.url, request))
+                try:
+                    one = asyncio.run(fire(each.server.url, each.awake(row)))
+                except (RuntimeError, OSError) as error:  # it is gone, or takes no connection
+                    print(f"{each.peer.TITLE}: {error}", file=sys.stderr, flush=True)
+                    one = {"answered": 0.0, "failed": float(COUNT)}
                 each.rest()
                 found.setdefault(each.peer.NAME, []).append(one)
                 shown = "  ".join(f"{key} {value:,.2f}" for key, value in one.items())

@@ -7,7 +7,6 @@ are there, so that the works can be run one by one.
 import argparse
 import fcntl
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -116,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = Plan(arguments.rounds or plan.rounds, plan.scale, plan.warm_up, arguments.minutes or plan.minutes)
     chosen = [peers.peer(name) for name in ("mlserve", *arguments.peers)]
     SITE.scratch.mkdir(exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the servers are stopped
     with (SITE.scratch / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would use the same folders, and measure each other
         for work in [] if arguments.report else arguments.work:

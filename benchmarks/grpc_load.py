@@ -19,7 +19,7 @@ import grpc
 
 from benchmarks.peers import Peer, described
 from benchmarks.peers.base import LARGEST, Payload, Site
-from benchmarks.rounds import Running, find_busy, start_all
+from benchmarks.rounds import Running, drop, find_busy, start_all
 from benchmarks.steal import Stolen
 from benchmarks.works import WORKS, Row, prepare
 from benchmarks.wrk import Load, WrongAnswerError
@@ -137,9 +137,14 @@ def measure(chosen: Sequence[Peer], site: Site, plan: Any) -> dict[str, Any]:
         with ExitStack() as stack:
             running, absent = start_all(peers, site, work.job(site), shown[0], stack)
             missing |= absent
-            for each in running:
+            for each in list(running):
+                try:
+                    for case in cases:
+                        check(each, shown[case.row].payloads[0])
+                except WrongAnswerError as error:
+                    missing[each.peer.NAME] = drop(each, running, error)
+                    continue
                 for case in cases:
-                    check(each, shown[case.row].payloads[0])
                     try:
                         load(each, shown[case.row].payloads[0], case.connections, 2)
                     except RuntimeError as error:  # nothing yet: the timed run tells
@@ -150,7 +155,7 @@ def measure(chosen: Sequence[Peer], site: Site, plan: Any) -> dict[str, Any]:
                     {"title": case.title, "connections": case.connections, "loads": {}, "loop": [], "failed": {}}
                 )
                 one_case(running, shown[case.row], case, rows[-1], plan)
-    notes = {peer.TITLE: described(peer, site) for peer in peers}
+    notes = {peer.TITLE: described(peer, site) for peer in peers if peer.NAME not in missing}
     return {"rows": rows, "missing": missing, "paused": sorted(set(paused)), "notes": notes}
 
 
@@ -159,9 +164,9 @@ def one_case(running: Sequence[Running], row: Row, case: Case, result: dict[str,
     for number in range(plan.rounds):
         turned = [*running[number % len(running) :], *running[: number % len(running)]]
         for each in turned:
-            each.awake(row)
-            used = each.server.cpu_seconds()
             try:
+                each.awake(row)
+                used = each.server.cpu_seconds()
                 one = load(each, row.payloads[0], case.connections, case.seconds * plan.scale)
                 one = replace(one, cpu_ms=(each.server.cpu_seconds() - used) * 1000 / one.requests)
             except RuntimeError as error:

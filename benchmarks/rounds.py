@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks import inprocess, wrk
-from benchmarks.peers import Peer, described
+from benchmarks.peers import FAILURES, Peer, described
 from benchmarks.peers.base import Job, Site, ask
-from benchmarks.peers.environment import MissingPeerError
 from benchmarks.servers import Server
 from benchmarks.works import Row, Work, prepare
 
@@ -58,12 +57,11 @@ class Running:
         return self.peer.request(self.site, self.job, row.payloads)
 
     def awake(self, row: Row) -> wrk.Request:
-        """The same, once a paused server answers again."""
+        """The same, once a paused server answers again. Raises RuntimeError if it does not."""
         request = self.request(row)
         if self.server.paused:
             self.server.resume()
-            while ask(self.server.url, request)[0] != 200:
-                time.sleep(0.1)
+            self.server.wait_ready(lambda: ask(self.server.url, request)[0] == 200)
         return request
 
     def rest(self) -> None:
@@ -77,22 +75,37 @@ def start_all(peers: Sequence[Peer], site: Site, job: Job, row: Row, stack: Exit
     """Every peer that can be started, answering; and those that cannot, with the reason."""
     running, missing = [], {}
     for peer in peers:
-        try:
-            peer.install(site)
-            server = peer.start(site, job)
-            stack.callback(server.stop)
-            found = Running(peer, server, site, job)
-            request = found.request(row)
-            took = server.wait_ready(lambda server=server, request=request: ask(server.url, request)[0] == 200)
-        except (MissingPeerError, RuntimeError) as error:
-            if peer.NAME == "mlserve":
-                raise
-            missing[peer.NAME] = str(error).strip().splitlines()[-1][:300]
-            print(f"{peer.TITLE} is missing: {error}", file=sys.stderr, flush=True)
-            continue
+        with ExitStack() as starting:  # one that does not get ready is not left running beside the others
+            try:
+                peer.install(site)
+                server = peer.start(site, job)
+                starting.callback(server.stop)
+                found = Running(peer, server, site, job)
+                request = found.request(row)
+                took = server.wait_ready(lambda server=server, request=request: ask(server.url, request)[0] == 200)
+            except FAILURES as error:
+                missing[peer.NAME] = absent(peer, error)
+                continue
+            stack.push(starting.pop_all())
         print(f"{peer.TITLE} answers after {took:.1f} s", flush=True)
         running.append(found)
     return running, missing
+
+
+def absent(peer: Peer, error: Exception) -> str:
+    """Why a peer is missing, for the report; raises ``error`` again where it is mlserve's own."""
+    if peer.NAME == "mlserve":
+        raise error
+    print(f"{peer.TITLE} is missing: {error}", file=sys.stderr, flush=True)
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+
+
+def drop(each: Running, running: list[Running], error: Exception) -> str:
+    """``absent`` for a server that runs already: it is stopped, so that it takes nothing from the others."""
+    reason = absent(each.peer, error)
+    running.remove(each)
+    each.server.stop()
+    return reason
 
 
 def check(each: Running, rows: Sequence[Row], expected: dict[str, str]) -> None:
@@ -139,11 +152,7 @@ def warm_up(running: list[Running], rows: Sequence[Row], seconds: float) -> dict
                 request = each.awake(row)
                 wrk.run(each.server.url, request, connections=min(row.connections, 32), seconds=took, checked=True)
             except wrk.WrongAnswerError as error:
-                if each.peer.NAME == "mlserve":
-                    raise
-                dropped[each.peer.NAME] = f"{row.title}: {error}"[:300]
-                print(f"{each.peer.TITLE} is dropped: {error}", file=sys.stderr, flush=True)
-                running.remove(each)
+                dropped[each.peer.NAME] = f"{row.title}: {drop(each, running, error)}"[:300]
                 break
             except RuntimeError as error:  # nothing yet: the timed run tells
                 print(f"{each.peer.TITLE} while warming up: {error}", file=sys.stderr, flush=True)
@@ -185,12 +194,8 @@ def measure(peers: Sequence[Peer], site: Site, work: Work, plan: Any, *, drop_in
         for each in list(running):
             try:
                 check(each, rows, expected)
-            except wrk.WrongAnswerError as error:
-                if each.peer.NAME == "mlserve":
-                    raise
-                missing[each.peer.NAME] = str(error)[:300]
-                running.remove(each)
-                print(f"{each.peer.TITLE} is dropped: {error}", file=sys.stderr, flush=True)
+            except (RuntimeError, ValueError) as error:  # what is no answer at all cannot be decoded either
+                missing[each.peer.NAME] = drop(each, running, error)
         missing |= warm_up(running, rows, plan.warm_up)
         paused = find_busy(running)
         for number in range(plan.rounds):
@@ -214,9 +219,9 @@ def run_round(number: int, running: Sequence[Running], measured: Sequence[Measur
             name = each.peer.NAME
             if name in one.failed:
                 continue
-            request, seconds = each.awake(one.row), max(1, round(one.row.seconds * plan.scale))
-            used = each.server.cpu_seconds()
+            seconds = max(1, round(one.row.seconds * plan.scale))
             try:
+                request, used = each.awake(one.row), each.server.cpu_seconds()
                 load = wrk.run(each.server.url, request, connections=one.row.connections, seconds=seconds)
                 load = replace(load, cpu_ms=(each.server.cpu_seconds() - used) * 1000 / load.requests)
             except RuntimeError as error:

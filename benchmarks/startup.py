@@ -7,7 +7,6 @@ Memory is read after 3 s of load at 32 connections (no-op) or 8 (EfficientNet).
 
 import contextlib
 import statistics
-import sys
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from typing import Any
 import psutil
 
 from benchmarks import wrk
-from benchmarks.peers import Peer, described
+from benchmarks.peers import FAILURES, Peer, described
 from benchmarks.peers.base import Job, Site, ask
-from benchmarks.peers.environment import MissingPeerError
+from benchmarks.rounds import absent
 from benchmarks.servers import Server
 from benchmarks.works import WORKS, prepare
 
@@ -36,8 +35,8 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
     for peer in list(chosen):
         try:
             peer.install(site)
-        except MissingPeerError as error:
-            missing[peer.NAME] = str(error)
+        except FAILURES as error:
+            missing[peer.NAME] = absent(peer, error)
     for number in range(rounds):
         for name in JOBS:
             present = [peer for peer in chosen if peer.NAME not in missing]
@@ -45,11 +44,8 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
             for peer in turned:
                 try:
                     one = start_once(peer, site, WORKS[name].job(site))
-                except RuntimeError as error:
-                    if peer.NAME == "mlserve":
-                        raise
-                    missing[peer.NAME] = str(error).strip().splitlines()[-1][:300]
-                    print(f"{peer.TITLE} is missing: {error}", file=sys.stderr, flush=True)
+                except FAILURES as error:
+                    missing[peer.NAME] = absent(peer, error)
                     continue
                 found.setdefault(peer.NAME, {}).setdefault(name, []).append(one)
                 shown = "  ".join(f"{key} {value:.2f}" for key, value in one.items())
@@ -67,7 +63,8 @@ def measure(chosen: Sequence[Peer], site: Site, rounds: int) -> dict[str, Any]:
 def start_once(peer: Peer, site: Site, job: Job) -> dict[str, float]:
     """Seconds and MiB of one start and, where there is a management API, of one more worker."""
     row = WORKS[job.name].make_rows(site.assets)[0]
-    server, request = peer.start(site, job), peer.request(site, job, row.payloads)
+    request = peer.request(site, job, row.payloads)
+    server = peer.start(site, job)
     try:
         result = {"start_s": server.wait_ready(lambda: ask(server.url, request)[0] == 200)}
         with contextlib.suppress(RuntimeError):  # not one answer in the time: worked all the same

@@ -4,11 +4,13 @@
 ``PACKAGES`` what it is installed from, its own first;
 ``WAITS`` whether it holds a lone request back until the batch delay is over. ``install(site)`` sets it up once
 and returns its environment, ``start(site, job)`` launches it, ``request(site, job, payloads)`` is what wrk sends, and
-``answer(body)`` finds what the handler returned in what came back. What cannot be had raises ``MissingPeerError``.
+``answer(body)`` finds what the handler returned in what came back. What cannot be had raises ``MissingPeerError``, what
+fails otherwise one of ``FAILURES``.
 """
 
 import importlib
 import re
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,6 +33,8 @@ PEERS = {
     "mlserver": "mlserver_peer",
     "fastapi": "fastapi_peer",
 }
+# Of setting a server up and of starting it: a program that is not there, that fails, or that takes too long.
+FAILURES = (RuntimeError, OSError, subprocess.SubprocessError)
 
 
 class Peer(Protocol):

@@ -43,8 +43,11 @@ def ensure(
 
 
 def site_packages(venv: Path) -> Path:
-    """The folder of an environment's packages."""
-    return next((venv / "lib").glob("python3*")) / "site-packages"
+    """The folder of an environment's packages. Raises MissingPeerError where there is no environment."""
+    found = next((venv / "lib").glob("python3*"), None)
+    if found is None:
+        raise MissingPeerError(f"{venv} is no virtual environment: remove it, and it is made anew")
+    return found / "site-packages"
 
 
 def environ(venv: Path, **more: str) -> dict[str, str]:
