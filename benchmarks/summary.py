@@ -26,7 +26,8 @@ def write(results: dict[str, Any], folder: Path, site: Site, *, drop_in: bool) -
     (folder / "report.md").write_text(text, encoding="utf-8")
     python = site.scratch / "compute" / "bin" / "python"
     if not drop_in and python.exists():
-        done = subprocess.run([python, PLOTS, folder], capture_output=True, text=True, check=False)
+        titles = [f"{name}={title(name)}" for name in peers.PEERS]
+        done = subprocess.run([python, PLOTS, folder, *titles], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"drawing the plots failed:\n{done.stderr}")
     return text
@@ -62,6 +63,20 @@ def compact(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def configurations(results: dict[str, Any]) -> dict[str, str]:
+    """How each server was configured; where that was not the same in all works, with the works of each."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for work, result in results.items():
+        for name, note in result.get("notes", {}).items():
+            found.setdefault(name, {}).setdefault(note, []).append(work)
+    return {
+        name: next(iter(notes))
+        if len(notes) == 1
+        else "; ".join(f"{', '.join(of)}: {one}" for one, of in notes.items())
+        for name, notes in found.items()
+    }
+
+
 def publish(results: dict[str, Any], folder: Path, *, drop_in: bool) -> None:
     """Everything into benchmarks/README.md, one table and plot into README.md, the plots into docs."""
     if drop_in:
@@ -80,8 +95,7 @@ def publish(results: dict[str, Any], folder: Path, *, drop_in: bool) -> None:
     text += "One worker, batch size 8, batch delay 5 ms; every answer is checked before. "
     text += f"Machine: {next(iter(results.values()))['machine']}.\n"
     report.update_readme(ROOT / "README.md", text)
-    notes = {name: note for result in results.values() for name, note in result.get("notes", {}).items()}
-    rows = "\n".join(f"| {name} | {note} |" for name, note in notes.items())
+    rows = "\n".join(f"| {name} | {note} |" for name, note in configurations(results).items())
     whole = (folder / "report.md").read_text(encoding="utf-8").replace("\n## ", "\n### ")
     images = "\n".join(f"![{plot.stem}](../docs/images/{plot.name})" for plot in plots)
     text = f"| server | configuration |\n| --- | --- |\n{rows}\n\n#{whole}\n{images}"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed
-from benchmarks import burst, grpc_load, report, rounds, steal, targets, wrk
+from benchmarks import burst, grpc_load, report, rounds, steal, summary, targets, wrk
 from benchmarks.peers import PEERS, base, peer, triton_peer
 from mlserve.rpc.generated import inference_pb2
 
@@ -129,3 +129,8 @@ def test_unanswered_requests_of_a_burst_count_as_failed(tmp_path):
     found = asyncio.run(burst_of_100())
     assert (found["answered"], found["failed"]) == (96, 4)
     assert 0 < found["p50_ms"] <= found["last_s"] * 1000
+
+
+def test_a_configuration_of_some_works_is_not_said_of_all():
+    found = {work: {"notes": {"mosec": "1.0", "mlserve": note}} for work, note in (("noop", "a"), ("vad", "b"))}
+    assert summary.configurations(found) == {"mosec": "1.0", "mlserve": "noop: a; vad: b"}
