@@ -1,5 +1,6 @@
-"""Draw the results of the comparison: ``python plots.py FOLDER [NAME=TITLE…]`` in the environment ``compute``, which has
-matplotlib; the titles are those of the servers.
+"""Draw the results of the comparison: ``python plots.py FOLDER [NAME=TITLE…]``, the titles being those of the servers.
+
+It runs in the environment ``compute``, which has matplotlib.
 
 Throughput and p50/p99 against concurrency (no-op, gRPC), bars of throughput for the others, and the steady run
 by minute; each as PNG and SVG beside the results.

@@ -247,14 +247,23 @@ def _merge(
     return values
 
 
+# Other ways to have several requests in a worker, none of which goes with handlerThreads above 1.
+BESIDE_THREADS = (
+    "async_communication",
+    "continuous_batching",
+    "sequence_batching",
+    "parallel_level",
+    "preprocess_threads",
+)
+
+
 def _check_threads(values: dict[str, Any], provenance: dict[str, str], config_name: str, name: str) -> None:
     """Batches in threads side by side leave no room for another way to have several in a worker.
 
     Of model-config.yaml it is dropped with a warning, of anybody else refused.
     """
     threads = values.get("handler_threads", 1)
-    others = ("async_communication", "continuous_batching", "sequence_batching", "parallel_level", "preprocess_threads")
-    other = next((one for one in others if values.get(one, 0) > 0), None)
+    other = next((one for one in BESIDE_THREADS if values.get(one, 0) > 0), None)
     if threads < 2 or other is None:
         return
     problem = f"{name}: handlerThreads {threads} cannot go with {OPTIONS[other].key} {values[other]}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlserve.cli.bench_input import Asked, target_of
+from mlserve.cli.bench_input import STDOUT, Asked, check_writable, target_of
 from mlserve.cli.bench_plot import check_plot, draw
 from mlserve.cli.bench_report import Limits, curve, document, heading, notes, table
 from mlserve.cli.bench_run import Plan, measure
@@ -26,7 +26,6 @@ from mlserve.load.units import numbers_of, seconds_of
 
 CONCURRENCY = "1,8,32"
 NO_END = 86400.0  # seconds; with --requests alone their number ends a row
-STDOUT = "-"
 UNBOUND = 1000  # characters in a line of a file or a pipe
 
 EXAMPLES = """Put load on a model of a running server, or on any address, and tell throughput and latencies.
@@ -116,8 +115,7 @@ def bench(  # noqa: D103  # its help is EXAMPLES
     if plot:
         check_plot(plot)
     for option, file in (("--json", json_file), ("--plot", plot)):
-        if not Path(file).parent.is_dir():
-            raise SettingError(f"{option}: there is no folder {Path(file).parent}")
+        check_writable(option, file)
     goal = target_of(asked, server.access)
     results = measure(goal, plan, live=not quiet)
     broken = [line for result in results for line in limits.broken(result)]

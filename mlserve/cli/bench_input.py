@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,20 @@ from mlserve.load.target import (
     model_path,
     split_url,
 )
+
+STDOUT = "-"
+
+
+def check_writable(option: str, file: str) -> None:
+    """Before anything is measured: raises :class:`SettingError` for a file that could not be written afterwards. An
+    empty name is none, and :data:`STDOUT` standard output."""
+    path = Path(file)
+    if not file or file == STDOUT:
+        return
+    if not path.parent.is_dir():
+        raise SettingError(f"{option}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SettingError(f"{option}: {file} cannot be written" + (": it is a folder" if path.is_dir() else ""))
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,8 @@ class Asked:
 
 def target_of(asked: Asked, access: Access) -> Target:
     """The target. Raises :class:`SettingError` for what contradicts itself or cannot be read."""
+    if not asked.target:
+        raise SettingError("what is to be asked? Name a model, or an address")
     if asked.protocol and asked.protocol not in PROTOCOLS:
         raise SettingError(f"--protocol: {asked.protocol!r} is none of {', '.join(PROTOCOLS)}")
     address, path, model, protocol = _place(asked)

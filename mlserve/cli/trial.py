@@ -1,4 +1,6 @@
-"""One real worker for a model, and batches of a size that the caller chooses: no server, no queue, no policy."""
+"""One real worker for a model, and batches of a size that the caller chooses: no server, no queue, no policy.
+
+With ``handlerThreads`` as many batches may be under way at once."""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ class Trial:
         self._spec = replace(spec, min_workers=1, max_workers=1)
         self._pool: Pool = engine.open(self._spec, self)
         self._slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._answers: asyncio.Future[list[Answer]] | None = None
-        self._pieces: dict[int, list[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[list[Answer]]] = {}  # by number of the batch
+        self._pieces: dict[tuple[int, int], list[bytes]] = {}  # by number of the batch, and place in it
         self._batches = 0
         self.load_seconds = 0.0
 
@@ -76,12 +78,12 @@ class Trial:
         A worker that dies fails every request of the batch.
         """
         slot = await self._slot
-        self._answers, self._pieces = asyncio.get_running_loop().create_future(), {}
         self._batches += 1
+        answers = self._answers[self._batches] = asyncio.get_running_loop().create_future()
         jobs = [self._job(index, body, content_type) for index, (body, content_type) in enumerate(inputs)]
         begun = time.monotonic()
         slot.send(Batch(self._batches, jobs, begun, slot))
-        return await self._answers, time.monotonic() - begun
+        return await answers, time.monotonic() - begun
 
     def _job(self, index: int, body: bytes, content_type: str) -> Job:
         headers = [(b"Content-Type", content_type.encode())] if content_type else []
@@ -109,28 +111,29 @@ class Trial:
         """See ``SlotEvents``."""
         self._slot = asyncio.get_running_loop().create_future()
         for batch in (*started, *unstarted):
-            self._finish([Answer(error=error.message) for _ in batch.jobs])
+            self._finish(batch, [Answer(error=error.message) for _ in batch.jobs])
 
     def batch_done(
         self, slot: Slot, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport
     ) -> None:
         """See ``SlotEvents``."""
-        self._finish([self._answer(index, result) for index, result in enumerate(results)])
+        self._finish(batch, [self._answer((batch.batch_id, at), result) for at, result in enumerate(results)])
 
-    def _answer(self, index: int, result: InferenceResponse | ServeError) -> Answer:
+    def _answer(self, place: tuple[int, int], result: InferenceResponse | ServeError) -> Answer:
         if isinstance(result, ServeError):
             return Answer(error=result.message)
-        body = b"".join(self._pieces.get(index, [])) + bytes(result.body)
+        body = b"".join(self._pieces.pop(place, [])) + bytes(result.body)
         error = f"status {result.status} {result.reason}".rstrip() if result.status >= 400 else ""
         return Answer(body, result.content_type, result.status, error)
 
-    def _finish(self, answers: list[Answer]) -> None:
-        if self._answers is not None and not self._answers.done():
-            self._answers.set_result(answers)
+    def _finish(self, batch: Batch, answers: list[Answer]) -> None:
+        waiting = self._answers.pop(batch.batch_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answers)
 
     def item_chunk(self, batch: Batch, index: int, chunk: Chunk) -> None:
         """See ``SlotEvents``."""
-        self._pieces.setdefault(index, []).append(bytes(chunk.data))
+        self._pieces.setdefault((batch.batch_id, index), []).append(bytes(chunk.data))
 
     def gave_up(self, error: ServeError) -> None:
         """See ``SlotEvents``."""

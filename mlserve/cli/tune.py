@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlserve.cli.bench_input import STDOUT, check_writable
 from mlserve.cli.flags import with_settings
 from mlserve.cli.run import find_model, read_inputs
 from mlserve.cli.tune_progress import Budget
@@ -31,7 +32,6 @@ SHARE = 0.04  # of the time for one load, in these bounds of seconds
 SHORTEST, LONGEST = 1.0, 10.0
 BETTER = 1.02  # times as many answers make a variation the winner: less is noise
 MOST_TRIALS = 4
-STDOUT = "-"
 
 
 def _option(*names: str, help: str) -> Any:
@@ -49,6 +49,9 @@ Anyway = Annotated[bool, typer.Option("--anyway", help="Write what comes nearest
 MaxBatch = Annotated[int, typer.Option(min=1, help="Largest batch to try.")]
 Workers = Annotated[str, _option("--workers", help="Numbers of workers to try, like 1,2. Default: up to CPUs or GPUs.")]
 Threads = Annotated[str, _option("--threads", help="Threads per worker to try. Default: the CPUs shared out.")]
+AtOnce = Annotated[
+    str, _option("--handler-threads", help="Batches that a worker computes at once. Default: one, and one per thread.")
+]
 Time = Annotated[str, typer.Option("--time", help="How long it may take, about.")]
 JsonFile = Annotated[str, _option("--json", help="Write what was measured to this file; - is standard output.")]
 Plot = Annotated[str, _option("--plot", help="Draw the batches to this .png or .svg (needs matplotlib).")]
@@ -63,6 +66,7 @@ class Wanted:
     max_batch: int
     workers: Sequence[int]
     threads: Sequence[int]
+    at_once: Sequence[int]
 
 
 @with_settings(only={"models.store", "gpu.ids"})
@@ -79,20 +83,24 @@ def tune(
     max_batch: MaxBatch = 64,
     workers: Workers = "",
     threads: Threads = "",
+    handler_threads: AtOnce = "",
     time: Time = "2m",
     json_file: JsonFile = "",
     plot: Plot = "",
 ) -> None:
     """Find the settings with which a model answers the most requests per second, and still in time.
 
-    Batches of all sizes are measured in workers, and batch size, delay, workers and threads are predicted from
-    them. The best are verified in a server under load, and model-config.yaml is written with the one that holds. If
-    none holds, nothing is written and the exit code is 1.
+    Batches of all sizes are measured in workers, and batch size, delay, workers, threads and batches at once are
+    predicted from them. The best are verified in a server under load, and model-config.yaml is written with the one
+    that holds. If none holds, nothing is written and the exit code is 1.
     """
     given = [(one.body, one.content_type) for one in read_inputs(files, data, content_type)] if files or data else []
-    wanted = Wanted(slos_of(slo), given, max_batch, _numbers(workers, "--workers"), _numbers(threads, "--threads"))
+    counts = (_numbers(workers, "--workers"), _numbers(threads, "--threads"))
+    wanted = Wanted(slos_of(slo), given, max_batch, *counts, _numbers(handler_threads, "--handler-threads"))
     if out.exists() and not force:
         raise SettingError(f"{out} is there already: name another with --out, or write over it with --force")
+    for option, file in (("--out", str(out)), ("--json", json_file), ("--plot", plot)):
+        check_writable(option, file)
     if plot:
         from mlserve.cli.bench_plot import check_plot
 
@@ -126,8 +134,9 @@ def search(
 
     slos = wanted.slos
     gpus = 0 if spec.device_type == "cpu" else len(tune_measure.gpus_of(settings))
-    setups = setups_of(available_cpus(), gpus, wanted.workers, wanted.threads)
-    limits = tune_measure.Limits(wanted.max_batch, max(one.seconds for one in slos), budget.at(MEASURING))
+    setups = setups_of(available_cpus(), gpus, wanted.workers, wanted.threads, at_once_of(spec, wanted.at_once))
+    slowest = max(one.seconds for one in slos)
+    limits = tune_measure.Limits(wanted.max_batch, slowest, budget.at(MEASURING), unchecked=bool(wanted.at_once))
     curves, inputs = asyncio.run(tune_measure.measure(settings, spec, setups, wanted.inputs, limits, budget.say))
     candidates = trials(predictions(curves, slos), curves, slos, MOST_TRIALS)
     verified: list[Verified] = []
@@ -141,6 +150,19 @@ def search(
             again = Trial(setting, (int(best.result.level),), best.result.rate)
             _verify(spec, again, inputs, slos, budget, verified)
     return curves, verified
+
+
+def at_once_of(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
+    """Which numbers of batches at once to try, none for the usual ones. Raises :class:`SettingError` for several where
+    the model has another way to fill its worker."""
+    from mlserve.archive.spec import BESIDE_THREADS, OPTIONS
+
+    other = next((name for name in BESIDE_THREADS if getattr(spec, name) > 0), None)
+    if other is None:
+        return wanted
+    if max(wanted, default=1) > 1:
+        raise SettingError(f"--handler-threads: the model has {OPTIONS[other].key}, which cannot go with it")
+    return [1]
 
 
 def _verify(

@@ -28,7 +28,7 @@ def show_curves(curves: Sequence[Curve]) -> None:
     for curve in curves:
         setup = curve.setup
         for point in curve.points:
-            rate = setup.workers * point.size / point.median
+            rate = setup.batches * point.size / point.median
             times = (duration_text(point.median), duration_text(point.slow))
             rows.append([_workers(setup), str(point.size), *times, f"{rate:,.1f}"])
     show_table(CURVE, rows, title="Batches, in workers without a server")
@@ -48,6 +48,8 @@ def show_verified(verified: Sequence[Verified]) -> None:
 
 
 def _workers(setup: Setup) -> str:
+    if setup.at_once > 1:  # what each of the batches has
+        return f"{setup.workers} x {setup.at_once}x{max(1, setup.threads // setup.at_once)} thr"
     return f"{setup.workers} x {setup.threads} thr" if setup.threads else str(setup.workers)
 
 
@@ -63,6 +65,7 @@ def document(
             {
                 "workers": curve.setup.workers,
                 "threads": curve.setup.threads,
+                "handlerThreads": curve.setup.at_once,
                 "points": [
                     {"batchSize": point.size, "medianMs": point.median * 1000, "slowMs": point.slow * 1000}
                     for point in curve.points
@@ -113,7 +116,7 @@ def draw(file: str, curves: Sequence[Curve], slos: Sequence[Slo], best: Verified
     sizes = sorted({point.size for curve in curves for point in curve.points})
     for curve in curves:
         own = [point.size for point in curve.points]
-        rates = [curve.setup.workers * point.size / point.median for point in curve.points]
+        rates = [curve.setup.batches * point.size / point.median for point in curve.points]
         (line,) = above.plot(own, rates, "o-", label=str(curve.setup))
         below.plot(own, [point.median * 1000 for point in curve.points], "o-", color=line.get_color())
         below.plot(own, [point.slow * 1000 for point in curve.points], ":", color=line.get_color())

@@ -3,7 +3,8 @@
 With a batch of b that takes c(b) seconds, and w workers, two loads are predicted. With w*b clients that each wait for
 their answer, every one is in the batch that is being computed: its latency is c(b), and the worker idles while answers
 travel. With twice as many, the next batch is full when one ends: latency 2*c(b), and no pause. More clients only wait
-longer. ``p50`` is predicted from the median of the batches, all higher quantiles from the slowest ones.
+longer. ``p50`` is predicted from the median of the batches, all higher quantiles from the slowest ones. A worker that
+computes k batches at once (``handlerThreads``) counts as k.
 """
 
 from __future__ import annotations
@@ -60,19 +61,27 @@ def slos_of(texts: Sequence[str]) -> tuple[Slo, ...]:
 
 @dataclass(frozen=True)
 class Setup:
-    """So many workers with so many threads each; 0 threads are the model's own business."""
+    """So many workers with so many threads each; 0 threads are the model's own business. ``at_once`` batches are
+    computed by one worker at the same time, and its threads are shared out to them."""
 
     workers: int
     threads: int
+    at_once: int = 1
+
+    @property
+    def batches(self) -> int:
+        """How many batches are computed at the same time, by all workers."""
+        return self.workers * self.at_once
 
     def __str__(self) -> str:
         one = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        return one + (f", {self.threads} thread{'s' if self.threads > 1 else ''} each" if self.threads else "")
+        one += f", {self.threads} thread{'s' if self.threads > 1 else ''} each" if self.threads else ""
+        return one + (f", {self.at_once} batches at once" if self.at_once > 1 else "")
 
 
 @dataclass(frozen=True)
 class Point:
-    """Batches of ``size`` in one of the workers while the others do the same, in seconds."""
+    """Batches of ``size`` in one of the workers while the others do the same, and its other threads, in seconds."""
 
     size: int
     median: float
@@ -112,9 +121,12 @@ class Predicted:
     strain: float
 
 
-def setups_of(cpus: float, gpus: int, workers: Sequence[int] = (), threads: Sequence[int] = ()) -> list[Setup]:
-    """Which numbers of workers and threads to measure: all CPUs are shared out, once to one worker and once to as many
-    as there are, and by powers of two between. ``workers`` and ``threads`` are the user's choice instead."""
+def setups_of(
+    cpus: float, gpus: int, workers: Sequence[int] = (), threads: Sequence[int] = (), at_once: Sequence[int] = ()
+) -> list[Setup]:
+    """Which numbers of workers, threads and batches at once to measure: all CPUs are shared out, once to one worker and
+    once to as many as there are, and by powers of two between; each worker computes one batch by all of its threads,
+    and one by each of them. ``workers``, ``threads`` and ``at_once`` are the user's choice instead."""
     available = max(1, int(cpus))
     if not workers:
         most = gpus if gpus else available
@@ -122,7 +134,7 @@ def setups_of(cpus: float, gpus: int, workers: Sequence[int] = (), threads: Sequ
     found = []
     for count in workers:
         own = threads or [0 if gpus else max(1, available // count)]
-        found += [Setup(count, each) for each in own]
+        found += [Setup(count, each, many) for each in own for many in at_once or sorted({1, max(1, each)})]
     return found
 
 
@@ -149,7 +161,7 @@ def _sizes(curve: Curve, slos: Sequence[Slo], turns: int) -> Iterator[int]:
 
 
 def _predicted(setup: Setup, point: Point, turns: int, slos: Sequence[Slo]) -> Predicted:
-    each = setup.workers * point.size
+    each = setup.batches * point.size
     rate = each / (point.median + (TRAVEL if turns == 1 else 0.0))
     strain = max((turns * point.time(slo.name) + TRAVEL) / slo.seconds for slo in slos)
     return Predicted(setup, point.size, turns * each, rate, strain)
@@ -169,6 +181,7 @@ class Setting:
         """The keys of model-config.yaml."""
         target = {"latencyTarget": _number(self.target_ms)} if self.target_ms else {}
         threads = {"threadsPerWorker": self.setup.threads} if self.setup.threads else {}
+        threads |= {"handlerThreads": self.setup.at_once} if self.setup.at_once > 1 else {}
         return {
             "batchSize": self.batch_size,
             "maxBatchDelay": _number(self.delay_ms),

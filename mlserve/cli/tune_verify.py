@@ -41,6 +41,7 @@ TUNED = (
     "min_workers",
     "max_workers",
     "threads_per_worker",
+    "handler_threads",
 )
 PORTS = ("inference", "management", "metrics")
 

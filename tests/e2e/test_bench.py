@@ -137,6 +137,8 @@ def test_limit_is_not_held(bench: Any, capsys: pytest.CaptureFixture[str]) -> No
         ["echo", "--timeout", "0"],
         ["echo", "--plot", "x.pdf"],
         ["echo", "-m", "echo"],
+        ["echo", "--plot", "nowhere/x.svg"],
+        [""],
     ],
 )
 def test_wrong_usage_is_measured(bench: Any, argv: list[str]) -> None:

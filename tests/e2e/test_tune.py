@@ -6,6 +6,7 @@ The target is on the median: the tail is the machine's, which other tests use at
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,13 @@ class Handler:
 """
 
 
-def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def tune(folder: Path, *arguments: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
     (folder / "sleeper.py").write_text(SLEEPER)
     (folder / "tmp").mkdir()
-    command = [sys.executable, "-m", "mlserve", "tune", "sleeper.py", "-d", "{}", "--workers", "1", "--threads", "1"]
+    command = [sys.executable, "-m", "mlserve", "tune", "sleeper.py", "-d", "{}", "--workers", "1"]
+    command += ["--threads", str(threads)]
     environ = {"PATH": "/usr/bin:/bin", "TMPDIR": str(folder / "tmp"), "HOME": str(folder)}
+    environ |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
     done = subprocess.run(
         [*command, *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False
     )
@@ -56,6 +59,24 @@ def test_the_batch_that_just_meets_the_target_is_found_and_written(tmp_path: Pat
     medians = {point["batchSize"]: point["medianMs"] for point in found["curves"][0]["points"]}
     assert {1, 2, 4} <= medians.keys()
     assert all(60 + 60 * size <= medians[size] < 100 + 60 * size for size in medians)
+
+
+def test_batches_at_once_are_not_found_where_they_double_the_rate(tmp_path: Path) -> None:
+    """Two that sleep at the same time take as long as one."""
+    done = tune(tmp_path, "--slo", "p50=160ms", "--max-batch", "1", "--time", "16s", "--json", "-", threads=2)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [curve["handlerThreads"] for curve in found["curves"]] == [1, 2]
+    written = yaml.safe_load((tmp_path / "model-config.yaml").read_text())
+    assert written == found["best"]
+    assert (written["handlerThreads"], written["threadsPerWorker"], written["minWorkers"]) == (2, 2, 1)
+    best = next(one for one in found["verified"] if one["config"] == found["best"])
+    assert best["rate"] > 1 / 0.12, "more than one batch at a time could answer"
+
+
+def test_a_file_that_cannot_be_written_is_found_out_after_the_measuring(tmp_path: Path) -> None:
+    done = tune(tmp_path, "--slo", "p99=30ms", "--out", "nowhere/model-config.yaml")
+    assert (done.returncode, done.stderr) == (2, "mlserve: error: --out: there is no folder nowhere\n")
 
 
 def test_a_target_that_nothing_meets_is_said_and_nothing_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlserve.cli.bench_input import Asked, target_of
+from mlserve.cli.bench_input import Asked, check_writable, target_of
 from mlserve.cli.client import Access
 from mlserve.errors import SettingError
 from mlserve.load.grpc_messages import same_message
@@ -158,3 +158,15 @@ def test_wrong_grpc_answer_passes() -> None:
     assert same_message(wire, right, METHODS["grpc-v2"])
     assert not same_message(wire, right.replace(b"[1, 2]", b"[1, 3]"), METHODS["grpc-v2"])
     assert not same_message(wire, b"[]", METHODS["grpc-v2"])
+
+
+@pytest.mark.parametrize("file", ["nowhere/out.json", ".", "there"])
+def test_file_that_cannot_be_written_is_found_out_after_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    with pytest.raises(SettingError, match="--json: "):
+        check_writable("--json", file)
+    for fine in ("", "-", "new.json", "there/new.json"):
+        check_writable("--json", fine)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve.cli.tune_measure import point_of
+from mlserve.cli.tune import at_once_of
+from mlserve.cli.tune_measure import Answers, Refused, point_of
 from mlserve.cli.tune_report import config_text
 from mlserve.cli.tune_search import (
     Curve,
@@ -24,8 +27,10 @@ from mlserve.cli.tune_search import (
     trials,
     variations,
 )
+from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.errors import SettingError
 
+SPEC = ModelSpec(ModelKey("model", "1.0"), "", "handler")
 ONE = Setup(1, 2)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -131,10 +136,55 @@ def test_batches_of_similar_inputs_are_tried_where_inputs_differ() -> None:
 
 
 def test_cpus_are_shared_out_and_gpus_have_a_worker_each() -> None:
-    assert setups_of(8, 0) == [Setup(1, 8), Setup(2, 4), Setup(4, 2), Setup(8, 1)]
+    assert setups_of(8, 0, at_once=[1]) == [Setup(1, 8), Setup(2, 4), Setup(4, 2), Setup(8, 1)]
     assert setups_of(1.5, 0) == [Setup(1, 1)]
     assert setups_of(16, 2) == [Setup(1, 0), Setup(2, 0)]
-    assert setups_of(8, 0, [3], [1, 2]) == [Setup(3, 1), Setup(3, 2)]
+    assert setups_of(8, 0, [3], [1, 2], [1]) == [Setup(3, 1), Setup(3, 2)]
+
+
+def test_a_batch_per_core_in_one_worker_is_not_left_out() -> None:
+    assert setups_of(2, 0) == [Setup(1, 2), Setup(1, 2, 2), Setup(2, 1)]
+    assert setups_of(8, 0, [1]) == [Setup(1, 8), Setup(1, 8, 8)]
+    assert setups_of(8, 0, [1], [4], [2]) == [Setup(1, 4, 2)]
+
+
+def test_batches_at_once_count_as_so_many_workers() -> None:
+    found = predictions([linear(0.001, 0.010), linear(0.0015, 0.015, Setup(1, 2, 2))], [Slo("p99", 0.1)])
+    assert found[0].setup == Setup(1, 2, 2)
+    assert found[0].clients in (2 * found[0].batch_size, 4 * found[0].batch_size)
+    config = trials(found, [linear(0.0015, 0.015, found[0].setup)], [Slo("p99", 0.1)], 1)[0].setting.config()
+    assert (config["minWorkers"], config["threadsPerWorker"], config["handlerThreads"]) == (1, 2, 2)
+
+
+def test_one_batch_at_a_time_replaces_what_the_configuration_said() -> None:
+    for before in ("handlerThreads: 4\n", "handler_threads: 4\n"):
+        written = config_text(before, Setting(ONE, 8, 12.0).config(), "c.yaml", "said")
+        assert not {"handlerThreads", "handler_threads"} & yaml.safe_load(written).keys()
+
+
+def test_answers_that_several_batches_at_once_change_are_taken_for_right() -> None:
+    answers = Answers()
+    answers.note([(0, b'{"score": 0.5}'), (1, b"cat"), (0, b'{"score": 0.501}')], 1)
+    answers.note([(0, b'{"score": 0.499}'), (1, b"cat")], 2)
+    with pytest.raises(Refused, match=r"input 2 differs"):
+        answers.note([(1, b"dog")], 2)
+    assert not answers.vary
+
+
+def test_answers_that_vary_by_themselves_are_compared() -> None:
+    answers = Answers()
+    answers.note([(0, b"12:01"), (0, b"12:02")], 1)
+    assert answers.vary
+    answers.note([(0, b"12:03")], 2)
+
+
+@pytest.mark.parametrize("other", [{"async_communication": True}, {"preprocess_threads": 1}, {"parallel_level": 2}])
+def test_several_batches_at_once_are_tried_where_they_cannot_be(other: dict[str, Any]) -> None:
+    spec = replace(SPEC, **other)
+    assert at_once_of(SPEC, []) == []
+    assert at_once_of(spec, []) == [1]
+    with pytest.raises(SettingError, match="--handler-threads"):
+        at_once_of(spec, [1, 2])
 
 
 def test_no_answer_meets_no_target() -> None:
