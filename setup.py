@@ -34,6 +34,7 @@ MODULES = [
     "mlserve/core/buckets.py",
     "mlserve/core/itemwise.py",
     "mlserve/core/job.py",
+    "mlserve/core/messages.py",
     "mlserve/core/metrics.py",
     "mlserve/core/pending.py",
     "mlserve/core/policies.py",
@@ -41,6 +42,7 @@ MODULES = [
     "mlserve/core/registry.py",
     "mlserve/core/sequences.py",
     "mlserve/core/service.py",
+    "mlserve/core/waiting.py",
     # its line in the access log, in both forms
     "mlserve/log/access.py",
     "mlserve/log/torchserve_access.py",

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-from mlserve.core.job import Batch, Job
-from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
+from mlserve.core.job import Batch, CallbackJob, Job
+from mlserve.core.messages import BatchReport, Chunk, InferenceRequest, InferenceResponse, Part
 from mlserve.core.model import ModelSpec
-from mlserve.core.ports import BatchReport, Pool, Slot
+from mlserve.core.ports import Pool, Slot
 from mlserve.engine.local import LocalEngine
 from mlserve.errors import ServeError
 
@@ -88,7 +88,7 @@ class Trial:
     def _job(self, index: int, body: bytes, content_type: str) -> Job:
         headers = [(b"Content-Type", content_type.encode())] if content_type else []
         request = InferenceRequest(f"trial-{self._batches}-{index}", [Part("body", body, content_type)], headers)
-        return Job(cast(Any, None), request, lambda job: None, lambda job, chunk: None, 0.0)
+        return CallbackJob(request, lambda job: None, lambda job, chunk: None)
 
     # -- SlotEvents ---------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 from mlserve.core.costs import line
 from mlserve.core.job import DONE, Batch, Job
-from mlserve.core.messages import InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceResponse
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelSpec
 from mlserve.core.pending import ModelQueue
-from mlserve.core.ports import BatchReport, Clock, Slot
+from mlserve.core.ports import Clock, Slot
 from mlserve.errors import ServeError
 from mlserve.grouping import groups
 
@@ -54,21 +54,21 @@ class BucketQueue(ModelQueue):
         super().batch_done(slot, batch, results, report)
 
     def _send(self, slot: Slot, take: int, now: float) -> None:
-        if self._jobs[0].alone:
+        if self._jobs.first().alone:
             super()._send(slot, take, now)
             return
         waiting = self._oldest(LOOK * self.spec.batch_size)
         sizes = [job.request.size for job in waiting]
         chosen = next(group for group in groups(sizes, self.call, take) if 0 in group)
         together = set(chosen)
-        self._jobs.extendleft(waiting[at] for at in range(len(waiting) - 1, -1, -1) if at not in together)
+        self._jobs.put_back([job for at, job in enumerate(waiting) if at not in together])
         self._dispatch(slot, [waiting[at] for at in sorted(chosen)], now)
 
     def _oldest(self, most: int) -> list[Job]:
         """Take the oldest requests out of the queue, up to one that is to be alone."""
         jobs = self._jobs
         found: list[Job] = []
-        while jobs and len(found) < most and not jobs[0].alone:
+        while jobs and len(found) < most and not jobs.first().alone:
             job = jobs.popleft()
             if job.state != DONE:
                 found.append(job)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlserve.core.job import DONE, Batch, Job
-from mlserve.core.messages import InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceResponse
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelSpec
 from mlserve.core.pending import ModelQueue
-from mlserve.core.ports import BatchReport, Clock, Slot
+from mlserve.core.ports import Clock, Slot
 from mlserve.errors import ServeError
 
 ASYNC_LIMIT = 1000  # vLLM runs 256 at a time by default: it shall see those behind; a stuck handler gets no more
@@ -56,9 +56,9 @@ class ItemQueue(ModelQueue):
     def _pump(self) -> None:
         jobs = self._jobs
         while self.depth and self.slots:
-            while jobs[0].state == DONE:
+            while jobs.first().state == DONE:
                 jobs.popleft()
-            slot = self._slot_for(jobs[0])
+            slot = self._slot_for(jobs.first())
             if slot is None:
                 return
             self._dispatch(slot, [jobs.popleft()], self._clock.time())

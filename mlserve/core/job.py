@@ -11,12 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Timings
+from mlserve.core.messages import BatchReport, Chunk, InferenceRequest, InferenceResponse, Timings
 from mlserve.errors import ServeError
 
 if TYPE_CHECKING:
     from mlserve.core.pending import ModelQueue
-    from mlserve.core.ports import BatchReport, Cancellable, Slot
+    from mlserve.core.ports import Cancellable, Slot
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,17 @@ DONE: Final = 2
 
 
 class Job:
-    """One submitted request. Times are on the queue's clock, in seconds.
+    """One submitted request. Times are on the queue's clock, in seconds. Who waits for it derives from this class.
 
-    When it ends it lets go of its batch and of whoever waits for it, so that no request leaves a cycle behind for the
-    garbage collector. What most requests never set has its default in the class: that is cheaper than filling slots.
+    When it ends it lets go of its batch, so that no request leaves a cycle behind for the garbage collector. What most
+    requests never set has its default in the class: that is cheaper than filling slots.
     """
 
+    request: InferenceRequest
+    queue: ModelQueue  # this and ``arrived`` are set by the queue that takes it
+    arrived = 0.0
     state: int = QUEUED
+    submitted = False
     attempts = 0  # workers that died with this request
     streaming = False  # a piece of the answer has left: it cannot be computed again
     batch: Batch | None = None
@@ -43,19 +47,11 @@ class Job:
     sent = 0.0  # to the worker that has it, or answered it; 0 while it is queued
     ended = 0.0
 
-    def __init__(
-        self,
-        queue: ModelQueue,
-        request: InferenceRequest,
-        on_done: Callable[[Job], object],
-        on_chunk: Callable[[Job, Chunk], object],
-        arrived: float,
-    ) -> None:
-        self.queue = queue
-        self.request = request
-        self.on_done = on_done
-        self.on_chunk = on_chunk
-        self.arrived = arrived
+    def on_done(self) -> None:
+        """It has ended, with ``result``; called once."""
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """A piece of the answer, before the end."""
 
     def finish(self, result: InferenceResponse | ServeError, now: float = 0.0) -> bool:
         """End the job. Returns False, and does nothing, if it has ended before."""
@@ -68,9 +64,8 @@ class Job:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        tell, self.on_done, self.on_chunk = self.on_done, _nobody, _nobody
         try:
-            tell(self)
+            self.on_done()
         except Exception:  # a protocol's fault must not take its batch mates' answers with it
             log.exception("request %s: answering failed", self.request.request_id)
         return True
@@ -101,8 +96,29 @@ class Job:
         )
 
 
-def _nobody(*_: object) -> None:
-    """Nobody waits any more."""
+class CallbackJob(Job):
+    """A job for which two functions are called, of which it lets go at the end: they may well lead back to it."""
+
+    _done: Callable[[Job], object] | None
+    _chunk: Callable[[Job, Chunk], object] | None
+
+    def __init__(
+        self, request: InferenceRequest, done: Callable[[Job], object], chunk: Callable[[Job, Chunk], object]
+    ) -> None:
+        self.request = request
+        self._done = done
+        self._chunk = chunk
+
+    def on_done(self) -> None:
+        """See :class:`Job`."""
+        tell, self._done, self._chunk = self._done, None, None
+        if tell is not None:
+            tell(self)
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """See :class:`Job`."""
+        if self._chunk is not None:
+            self._chunk(self, chunk)
 
 
 class Batch:

@@ -1,53 +1,99 @@
-"""What travels between a protocol and a model: one request, its answer, the pieces of a stream.
+"""What travels between a protocol and a model: one request, its answer, the pieces of a stream, a batch's report.
 
-One of each is made per request, so they are msgspec structs: made in a third of the time of a class with slots, and
-unknown to the garbage collector, as none of them can be part of a cycle. Nothing here knows HTTP, gRPC or sockets.
+One of each is made per request, and compiled they are read as fields of a C struct. None of them can be part of a
+cycle, so the collector does not know them. Nothing here knows HTTP, gRPC or sockets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
+from mlserve.native import mypyc_attr
 
 
-class Headers(list[tuple[bytes, bytes]]):
-    """(name, value) pairs that many requests share. An engine keeps in ``wire`` what it makes of them."""
-
-    __slots__ = ("wire",)
-
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(pairs)
-        self.wire: Any = None
-
-
-class Part(msgspec.Struct, eq=False, gc=False):
+@mypyc_attr(acyclic=True)
+class Part:
     """One named value of a request. A plain body is one part called ``body``."""
 
-    name: str
-    data: bytes | memoryview
-    content_type: str = ""
+    __slots__ = ("content_type", "data", "name")
+
+    def __init__(self, name: str, data: bytes | memoryview, content_type: str = "") -> None:
+        self.name = name
+        self.data = data
+        self.content_type = content_type
 
 
-class InferenceRequest(msgspec.Struct, eq=False, gc=False):
+@mypyc_attr(acyclic=True)
+class Like:
+    """What requests share that differ in nothing but their ids and the data of their one part, which is bytes or a
+    view. An engine keeps here what it makes of it: what stands before and behind the length of the data."""
+
+    __slots__ = ("after", "before")
+
+    def __init__(self) -> None:
+        self.before = b""
+        self.after = b""
+
+
+@mypyc_attr(acyclic=True)
+class InferenceRequest:
     """One item for a model, decoded by a protocol as far as routing needs and no further.
 
     ``headers`` are (name, value) byte pairs with the client's own spelling. ``timeout`` is in seconds from arrival;
     0 is none. ``url_path`` is what followed the version in the URL; ``None`` where the protocol has no such notion.
     ``alone`` asks for a batch of its own. ``version`` is the one that the client named, empty where it left the choice
-    to the server. ``sequence_id`` is set by protocols that carry it beside the headers.
+    to the server. ``sequence_id`` is set by protocols that carry it beside the headers. ``like`` is None where nothing
+    is known to be the same as in other requests; who changes the headers makes it None.
+    ``request_id`` may be given as ASCII bytes, and is a str for whoever asks.
     """
 
-    request_id: str
-    parts: Sequence[Part]
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    explain: bool = False
-    url_path: str | None = ""
-    timeout: float = 0.0
-    alone: bool = False
-    version: str = ""
-    sequence_id: str = ""
+    __slots__ = (
+        "_id",
+        "alone",
+        "explain",
+        "headers",
+        "like",
+        "parts",
+        "sequence_id",
+        "timeout",
+        "url_path",
+        "version",
+    )
+
+    def __init__(
+        self,
+        request_id: str | bytes,
+        parts: Sequence[Part],
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        explain: bool = False,
+        url_path: str | None = "",
+        timeout: float = 0.0,
+        alone: bool = False,
+        version: str = "",
+        sequence_id: str = "",
+        like: Like | None = None,
+    ) -> None:
+        self._id = request_id
+        self.parts = parts
+        self.headers = headers
+        self.explain = explain
+        self.url_path = url_path
+        self.timeout = timeout
+        self.alone = alone
+        self.version = version
+        self.sequence_id = sequence_id
+        self.like = like
+
+    @property
+    def request_id(self) -> str:
+        """As text."""
+        return self._id if isinstance(self._id, str) else self._id.decode("ascii")
+
+    @property
+    def raw_id(self) -> bytes:
+        """As bytes."""
+        return self._id if isinstance(self._id, bytes) else self._id.encode()
 
     @property
     def size(self) -> int:
@@ -55,6 +101,7 @@ class InferenceRequest(msgspec.Struct, eq=False, gc=False):
         return sum(len(part.data) for part in self.parts)
 
 
+@mypyc_attr(acyclic=True)
 class Timings:
     """Where a request's time went, in seconds.
 
@@ -81,16 +128,56 @@ class Timings:
         self.batch_size = batch_size
 
 
-class InferenceResponse(msgspec.Struct, eq=False, gc=False):
+@mypyc_attr(acyclic=True)
+class BatchReport:
+    """What a worker said about a finished batch. Times are in seconds.
+
+    ``waited`` is how long the batch lay in the worker while the one before it was computed. The queue sets
+    ``batch_size``.
+    """
+
+    __slots__ = ("batch_size", "inference", "metrics", "postprocess", "preprocess", "transfer", "waited")
+
+    def __init__(
+        self,
+        transfer: float = 0.0,
+        preprocess: float = 0.0,
+        inference: float = 0.0,
+        postprocess: float = 0.0,
+        metrics: Sequence[Any] = (),
+        waited: float = 0.0,
+    ) -> None:
+        self.batch_size = 1
+        self.transfer = transfer
+        self.preprocess = preprocess
+        self.inference = inference
+        self.postprocess = postprocess
+        self.metrics = metrics
+        self.waited = waited
+
+
+@mypyc_attr(acyclic=True)
+class InferenceResponse:
     """One item's answer. ``content_type`` is empty where neither the handler nor its output tells."""
 
-    body: bytes | memoryview
-    content_type: str = ""
-    status: int = 200
-    reason: str = ""
-    headers: Sequence[tuple[str, str]] = ()
+    __slots__ = ("body", "content_type", "headers", "reason", "status")
+
+    def __init__(
+        self,
+        body: bytes | memoryview,
+        content_type: str = "",
+        status: int = 200,
+        reason: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.status = status
+        self.reason = reason
+        self.headers = headers
 
 
+@mypyc_attr(acyclic=True)
 class Chunk:
     """A piece of a streamed answer; the final piece is an :class:`InferenceResponse`.
 

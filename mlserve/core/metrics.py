@@ -53,15 +53,16 @@ class Histogram:
     A value equal to a bound belongs to that bound's bucket, as Prometheus' ``le`` demands.
     """
 
-    __slots__ = ("above", "at", "bounds", "counts", "total", "up_to")
+    __slots__ = ("_at", "_counts", "above", "bounds", "run", "total", "up_to")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise ValueError(f"histogram bounds must rise strictly, got {bounds}")
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self._counts = [0] * (len(bounds) + 1)
         self.total = 0.0  # sum of all values
-        self.at = 0  # the bucket of the last value, and between what its values are: the next is often of the same
+        self.run = 0  # values that are not in ``counts`` yet: the last ones, all of one bucket
+        self._at = 0  # which is this one, with values between these two: the next is often of the same
         self.above = -inf
         self.up_to = bounds[0]
 
@@ -69,16 +70,24 @@ class Histogram:
         """Count one value."""
         if not self.above < value <= self.up_to:
             self.turn_to(value)
-        counts, at = self.counts, self.at
-        counts[at] = counts[at] + 1
+        self.run += 1
         self.total += value
 
     def turn_to(self, value: float) -> None:
         """Make the bucket of ``value`` the one to count in."""
+        self._counts[self._at] += self.run
+        self.run = 0
         bounds = self.bounds
-        self.at = at = bisect_left(bounds, value)
+        self._at = at = bisect_left(bounds, value)
         self.above = bounds[at - 1] if at else -inf
         self.up_to = bounds[at] if at < len(bounds) else inf
+
+    @property
+    def counts(self) -> list[int]:
+        """How many values were observed, by bucket."""
+        counts = self._counts.copy()
+        counts[self._at] += self.run
+        return counts
 
     @property
     def count(self) -> int:
@@ -88,17 +97,18 @@ class Histogram:
     def copy(self) -> Histogram:
         """The numbers of this moment, for somebody who reads them in another thread."""
         twin = Histogram(self.bounds)
-        twin.counts, twin.total = self.counts.copy(), self.total
+        twin._counts, twin.total = self.counts, self.total
         return twin
 
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound as text, how many values at or below it), ending with ``+Inf``."""
         rows: list[tuple[str, float]] = []
         running = 0
-        for bound, count in zip(self.bounds, self.counts, strict=False):
+        counts = self.counts
+        for bound, count in zip(self.bounds, counts, strict=False):
             running += count
             rows.append((repr(float(bound)), running))
-        rows.append(("+Inf", running + self.counts[-1]))
+        rows.append(("+Inf", running + counts[-1]))
         return rows
 
 
@@ -155,24 +165,36 @@ class CustomMetrics:
 class HttpCounts:
     """Answers over HTTP by hundreds of their status, of all APIs together. ``on_answer`` hears of each one."""
 
-    __slots__ = ("answers", "on_answer")
+    __slots__ = ("_answers", "_ok", "on_answer")
 
     def __init__(self) -> None:
-        self.answers = [0] * 10
+        self._answers = [0] * 10
+        self._ok = 0  # of status 200, not in the list
         self.on_answer: Callable[[int], object] | None = None
 
     def count(self, status: int) -> None:
         """Count one answer."""
-        answers, hundreds = self.answers, status // 100
-        answers[hundreds] = answers[hundreds] + 1
+        if status == 200:
+            self._ok += 1
+        else:
+            self._answers[status // 100] += 1
         if self.on_answer is not None:
             self.on_answer(status)
+
+    @property
+    def answers(self) -> list[int]:
+        """How many answers there were, by hundreds of their status."""
+        answers = self._answers.copy()
+        answers[2] += self._ok
+        return answers
 
 
 class ModelStats:
     """The counters of one model version. Plain attributes are meant to be incremented in place."""
 
     __slots__ = (
+        "_ok",
+        "_others",
         "batch_size",
         "cancelled",
         "chunks",
@@ -182,12 +204,12 @@ class ModelStats:
         "queue_seconds",
         "rejections",
         "request_seconds",
-        "requests",
         "retries",
     )
 
     def __init__(self) -> None:
-        self.requests: dict[str, int] = dict.fromkeys(STATUSES, 0)
+        self._others: dict[str, int] = dict.fromkeys(STATUSES, 0)  # requests that ended otherwise than ``OK``
+        self._ok = 0  # those that did
         self.rejections: dict[str, int] = {ErrorKind.OVERLOADED.value: 0, ErrorKind.NOT_READY.value: 0}
         self.queue_seconds = Histogram(LATENCY_BOUNDS)
         self.inference_seconds = Histogram(LATENCY_BOUNDS)
@@ -201,19 +223,25 @@ class ModelStats:
 
     def request_done(self, status_kind: str, queue_seconds: float, total_seconds: float) -> None:
         """Count a request that has ended. ``status_kind`` is one of :data:`STATUSES`, see :func:`status_of`."""
-        # Histogram.observe by hand: two method calls would be a third of this function's time.
-        self.requests[status_kind] += 1
+        # Histogram.observe by hand: in Python two method calls would be a third of this function's time.
+        if status_kind is OK:
+            self._ok += 1
+        else:
+            self._others[status_kind] += 1
         waited, took = self.queue_seconds, self.request_seconds
         if not waited.above < queue_seconds <= waited.up_to:
             waited.turn_to(queue_seconds)
-        counts, at = waited.counts, waited.at
-        counts[at] = counts[at] + 1
+        waited.run += 1
         waited.total += queue_seconds
         if not took.above < total_seconds <= took.up_to:
             took.turn_to(total_seconds)
-        counts, at = took.counts, took.at
-        counts[at] = counts[at] + 1
+        took.run += 1
         took.total += total_seconds
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """How many requests ended with each of :data:`STATUSES`."""
+        return {**self._others, OK: self._others[OK] + self._ok}
 
     def batch_done(self, size: int, inference_seconds: float) -> None:
         """Count a batch that came back from a worker; ``inference_seconds`` is the handler's time for all of it."""
@@ -225,13 +253,13 @@ class ModelStats:
 
         Not to be followed by :meth:`request_done`: it counts in ``requests`` too, but in no latency histogram.
         """
-        self.requests[reason] += 1
+        self._others[reason] += 1
         self.rejections[reason] = self.rejections.get(reason, 0) + 1
 
     def copy(self) -> ModelStats:
         """The numbers of this moment, for somebody who reads them in another thread."""
         twin = ModelStats()
-        twin.requests, twin.rejections = self.requests.copy(), self.rejections.copy()
+        twin._others, twin.rejections = self.requests, self.rejections.copy()
         twin.queue_seconds, twin.inference_seconds = self.queue_seconds.copy(), self.inference_seconds.copy()
         twin.request_seconds, twin.batch_size = self.request_seconds.copy(), self.batch_size.copy()
         twin.chunks, twin.cancelled, twin.expired, twin.retries = (

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mlserve.core.job import Batch, Job
-    from mlserve.core.messages import InferenceRequest, InferenceResponse
+    from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse
     from mlserve.core.model import ModelSpec
-    from mlserve.core.ports import BatchReport
     from mlserve.errors import ServeError
 
 

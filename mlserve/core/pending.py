@@ -11,19 +11,20 @@ more than the live ones, which ``depth`` counts: they hold the bodies of their r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mlserve.core.job import DONE, QUEUED, SENT, Batch, Job
-from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
+from mlserve.core.job import DONE, QUEUED, SENT, Batch, CallbackJob, Job
+from mlserve.core.messages import BatchReport, Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import ModelStats, status_of
 from mlserve.core.model import ModelSpec
 from mlserve.core.observing import Observer
 from mlserve.core.policies import make_policy
 from mlserve.core.policy import View
-from mlserve.core.ports import BatchReport, Cancellable, Clock, Slot
-from mlserve.errors import ErrorKind, NoWorker, QueueFull, ServeError
+from mlserve.core.ports import Cancellable, Clock, Slot
+from mlserve.core.refusals import no_ticket, no_worker, queue_full
+from mlserve.core.waiting import Waiting
+from mlserve.errors import ErrorKind, NoWorker, ServeError
 
 AHEAD: Final = 1  # batches that wait in a worker beside those it computes: 89,000 -> 145,000 req/s on a no-op
 _BATCH_IDS: Final = 0xFFFF_FFFF
@@ -47,7 +48,7 @@ class ModelQueue:
         self.on_gave_up: Callable[[ServeError], object] | None = None  # called when no slot will come any more
         self._clock = clock
         self._now = clock.time
-        self._jobs: deque[Job] = deque()
+        self._jobs = Waiting()
         self._limit = spec.job_queue_size
         self._at_once = spec.handler_threads  # batches that one worker computes
         self._special = bool(spec.use_job_ticket or spec.client_timeout_ms)  # one test for the many that use neither
@@ -71,7 +72,14 @@ class ModelQueue:
         on_done: Callable[[Job], object],
         on_chunk: Callable[[Job, Chunk], object],
     ) -> Job:
+        """As :meth:`admit`, for somebody who is to be called."""
+        job = CallbackJob(request, on_done, on_chunk)
+        self.admit(job)
+        return job
+
+    def admit(self, job: Job) -> None:
         """Queue a request. Raises :class:`QueueFull`, or :class:`NoWorker` when none is there or coming."""
+        request = job.request
         if self.observer is not None:
             self.observer.asked(self.spec, request)
         if self._refusal:
@@ -80,7 +88,7 @@ class ModelQueue:
             raise self._refused(queue_full(self.spec))
         if self._special:
             self._check_special(request)
-        job = Job(self, request, on_done, on_chunk, self._now())
+        job.queue, job.arrived, job.submitted = self, self._now(), True
         if request.timeout:
             job.timer = self._clock.call_later(request.timeout, self._expire, job)
         self._jobs.append(job)
@@ -88,7 +96,6 @@ class ModelQueue:
         if not self._scheduled:
             self._scheduled = True
             self._clock.call_soon(self._turn)
-        return job
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this job any more. In a worker, its batch mates go on undisturbed."""
@@ -113,7 +120,7 @@ class ModelQueue:
     def close(self, reason: str, detail: str = "") -> None:
         """No worker will come: refuse new requests and end those that wait, and say ``reason``."""
         self.refuse(reason)
-        waiting, self._jobs = self._jobs, deque()
+        waiting, self._jobs = self._jobs, Waiting()
         self.depth = 0
         for job in waiting:
             if job.state != DONE:
@@ -179,7 +186,7 @@ class ModelQueue:
         back = [job for job in back if job.state != DONE]  # one job's ending may have cancelled another
         for job in back:
             job.state, job.batch, job.sent = QUEUED, None, 0.0
-        self._jobs.extendleft(reversed(back))
+        self._jobs.put_back(back)
         self.depth += len(back)
         self.slot_closing(slot)
         self._pump()
@@ -189,24 +196,28 @@ class ModelQueue:
         self, slot: Slot, batch: Batch, results: Sequence[InferenceResponse | ServeError], report: BatchReport
     ) -> None:
         """See ``SlotEvents``."""
+        jobs, size = batch.jobs, len(batch.jobs)
         self.in_flight -= 1
         self._abandoned.discard(batch)
         batch.slot = None  # one job's ending may cancel another: the worker has nothing left to cancel
-        self._expected = self.depth + len(batch.jobs)
+        self._expected = self.depth + size
         self._took = report.preprocess + report.inference + report.postprocess
         now = self._now()
         self._answered_before, self._answered = self._answered, now
-        self.policy.answered(len(batch.jobs), now - batch.sent - report.waited, now)
-        self.stats.batch_done(len(batch.jobs), report.inference)
+        self.policy.answered(size, now - batch.sent - report.waited, now)
+        self.stats.batch_done(size, report.inference)
         if report.metrics:
             self.stats.custom.extend(report.metrics)
         if self.observer is not None:
             self.observer.computed(self.spec, batch, results, report)
-        report.batch_size = len(batch.jobs)
-        for job, result in zip(batch.jobs, results, strict=True):
+        report.batch_size = size
+        if len(results) != size:
+            raise ValueError(f"{len(results)} results for a batch of {size}")
+        answers = results if isinstance(results, list) else [*results]
+        for index, job in enumerate(jobs):
             if job.state == SENT:
                 job.report = report
-                self._finish(job, result, now)
+                self._finish(job, answers[index], now)
         self._pump()
         self._check_idle()
 
@@ -216,7 +227,7 @@ class ModelQueue:
         if job.state == SENT:
             job.streaming = True
             self.stats.chunks += 1
-            job.on_chunk(job, chunk)
+            job.on_chunk(chunk)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -257,11 +268,8 @@ class ModelQueue:
                 self._check_idle()
 
     def _sweep(self) -> None:
-        jobs = self._jobs
-        if len(jobs) > 2 * self.depth:
-            live = [job for job in jobs if job.state != DONE]
-            jobs.clear()
-            jobs.extend(live)
+        if len(self._jobs) > 2 * self.depth:
+            self._jobs.keep([job for job in self._jobs if job.state != DONE])
 
     def _check_idle(self) -> None:
         if self.on_idle is not None and self.idle:
@@ -295,8 +303,10 @@ class ModelQueue:
         """Send batches for as long as the policy says so."""
         jobs = self._jobs
         while self.depth and self.slots:
-            while jobs[0].state == DONE:
+            first = jobs.first()
+            while first.state == DONE:
                 jobs.popleft()
+                first = jobs.first()
             slot, idle, room = self._best_slot()
             now = self._now()
             if not idle:
@@ -305,13 +315,13 @@ class ModelQueue:
                 self._all_busy, self._free_since = False, now
             if slot is None:
                 return
-            there, since, quiet = jobs[0].arrived, self._free_since, now - self._answered
+            there, since, quiet = first.arrived, self._free_since, now - self._answered
             age = now - (there if there > since else since)
             old, workers, free = now - there, len(self.slots), self._at_once - slot.in_flight
             view = View(self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits, workers, free)
             take, wait = self.policy.decide(view)
             if not take:
-                if idle and jobs[0].alone:  # nothing can join it
+                if idle and first.alone:  # nothing can join it
                     self._send(slot, 1, now)
                     continue
                 if wait is not None:
@@ -346,7 +356,7 @@ class ModelQueue:
                 continue
             alone = job.attempts or job.request.alone  # job.alone, which costs a call
             if alone and picked:
-                jobs.appendleft(job)
+                jobs.put_back([job])
                 break
             picked.append(job)
             if alone:
@@ -370,30 +380,3 @@ class ModelQueue:
         for index, job in enumerate(picked):
             job.state, job.batch, job.index, job.sent = SENT, batch, index, now
         slot.send(batch)
-
-
-def no_worker(spec: ModelSpec) -> str:
-    """Why a model that is registered with no workers takes no requests."""
-    name, version = spec.key
-    return (
-        f'Model "{name}" version "{version}" has no worker to serve inference request. '
-        f"Scale it up: PUT /models/{name}/{version}?min_worker=1, or `mlserve models scale {name}`"
-    )
-
-
-def no_ticket(spec: ModelSpec) -> QueueFull:
-    """Nobody waits for a request."""
-    return QueueFull(
-        f'Model "{spec.key.name}" takes a request only while a worker waits for one (useJobTicket), and all are busy. '
-        "Send again later, or scale up its workers",
-        retry_after=1.0,
-    )
-
-
-def queue_full(spec: ModelSpec) -> QueueFull:
-    """The queue is at its limit."""
-    return QueueFull(
-        f'Model "{spec.key.name}" has {spec.job_queue_size} requests waiting already (job_queue_size). '
-        "Send more slowly, scale up its workers, or raise job_queue_size",
-        retry_after=1.0,
-    )

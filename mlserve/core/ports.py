@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mlserve.core.job import Batch
-    from mlserve.core.messages import Chunk, InferenceResponse
+    from mlserve.core.messages import BatchReport, Chunk, InferenceResponse
     from mlserve.core.model import ModelSpec, SpareInfo, WorkerInfo
     from mlserve.errors import ServeError
 
@@ -49,33 +49,6 @@ class Slot(Protocol):
 
     def cancel(self, batch: Batch, index: int) -> None:
         """Tell the worker that nobody waits for item ``index`` any more. Never disturbs the other items."""
-
-
-class BatchReport:
-    """What a worker said about a finished batch. Times are in seconds.
-
-    ``waited`` is how long the batch lay in the worker while the one before it was computed. The queue sets
-    ``batch_size``.
-    """
-
-    __slots__ = ("batch_size", "inference", "metrics", "postprocess", "preprocess", "transfer", "waited")
-
-    def __init__(
-        self,
-        transfer: float = 0.0,
-        preprocess: float = 0.0,
-        inference: float = 0.0,
-        postprocess: float = 0.0,
-        metrics: Sequence[Any] = (),
-        waited: float = 0.0,
-    ) -> None:
-        self.batch_size = 1
-        self.transfer = transfer
-        self.preprocess = preprocess
-        self.inference = inference
-        self.postprocess = postprocess
-        self.metrics = metrics
-        self.waited = waited
 
 
 class SlotEvents(Protocol):

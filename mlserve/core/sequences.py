@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
 from mlserve.core.itemwise import capacity
 from mlserve.core.job import QUEUED, Batch, Job
-from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
+from mlserve.core.messages import BatchReport, Chunk, InferenceResponse
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelSpec
 from mlserve.core.pending import ModelQueue
 from mlserve.core.policy import View
-from mlserve.core.ports import BatchReport, Clock, Slot
+from mlserve.core.ports import Clock, Slot
 from mlserve.core.sequence import Sequence, SequenceHeaders, ended_by, identify
 from mlserve.errors import NoWorker, QueueFull, ServeError
 
@@ -63,13 +63,9 @@ class SequenceQueue(ModelQueue):
 
     # -- what the service calls ---------------------------------------------------------------------------------------
 
-    def put(
-        self,
-        request: InferenceRequest,
-        on_done: Callable[[Job], object],
-        on_chunk: Callable[[Job, Chunk], object],
-    ) -> Job:
+    def admit(self, job: Job) -> None:
         """See :class:`ModelQueue`. Raises the same, for sequences that are too many, too long or over as well."""
+        request = job.request
         now = self._clock.time()
         try:  # one that is alone asks about the model, whatever the sequences are
             sequence = Sequence("", now) if request.alone else self._sequence(identify(request, self._names), now)
@@ -77,7 +73,7 @@ class SequenceQueue(ModelQueue):
             if self.observer is not None:
                 self.observer.asked(self.spec, request)
             raise
-        job = super().put(request, on_done, on_chunk)
+        super().admit(job)
         self._jobs.pop()  # it waits in its sequence
         if sequence.id and sequence.id not in self.open:
             self.open[sequence.id] = sequence
@@ -85,7 +81,6 @@ class SequenceQueue(ModelQueue):
         sequence.waiting.append(job)
         self._of[job] = sequence
         self._list(sequence)
-        return job
 
     def close(self, reason: str, detail: str = "") -> None:
         """See :class:`ModelQueue`. Every sequence is over."""

@@ -22,9 +22,9 @@ from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import HttpCounts, ModelStats
 from mlserve.core.model import ModelDescription, ModelKey, ModelSpec, SpareInfo, check_name
 from mlserve.core.observing import Observer
-from mlserve.core.pending import no_worker
 from mlserve.core.ports import Clock, Engine, ModelSource
 from mlserve.core.queues import make_queue
+from mlserve.core.refusals import no_worker
 from mlserve.core.registry import Registry, VersionHandle
 from mlserve.core.sequence import SEQUENCE_HEADERS, SequenceHeaders
 from mlserve.errors import ErrorKind, InvalidInput, ModelExists, NoWorker, ServeError
@@ -81,6 +81,11 @@ class InferenceService:
         """Queue a request; ``on_done`` is called exactly once, later. Raises ``QueueFull`` or ``NoWorker``."""
         self._check_stopping()
         return handle.queue.put(request, on_done, on_chunk)
+
+    def admit(self, handle: VersionHandle, job: Job) -> None:
+        """As :meth:`submit`, for a job that is there already and is told itself."""
+        self._check_stopping()
+        handle.queue.admit(job)
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this job any more."""

@@ -12,9 +12,9 @@ from time import monotonic
 
 from mlserve.core.job import Batch
 from mlserve.core.lifecycle import WorkerState
-from mlserve.core.messages import InferenceRequest, InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse
 from mlserve.core.model import ModelSpec, SpareInfo, WorkerInfo
-from mlserve.core.ports import BatchReport, SlotEvents
+from mlserve.core.ports import SlotEvents
 from mlserve.errors import ErrorKind, ServeError
 
 Handle = Callable[[Sequence[InferenceRequest]], Sequence[InferenceResponse | ServeError]]

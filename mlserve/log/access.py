@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from mlserve.log.formats import iso
 from mlserve.log.writer import write_all
@@ -25,27 +25,39 @@ FLUSH_SECONDS: Final = 0.1
 FLUSH_LINES: Final = 400  # about 64 KiB
 MAX_PENDING_LINES: Final = 100_000  # about 16 MiB; beyond it lines are dropped and counted
 
-_MS: Final = [f"{hundredth / 100:.2f}" for hundredth in range(3000)]  # up to 30 ms by a look-up: "%.2f" takes 0.5 us
-_DIGITS: Final = [str(number) for number in range(1000)]
-_MILLIS: Final = [f"{number:03d}Z" for number in range(1000)]
+_MS: Final = [b"%.2f" % (hundredth / 100) for hundredth in range(3000)]  # up to 30 ms by a look-up: it takes 0.5 us
+_DIGITS: Final = [b"%d" % number for number in range(1000)]
+_MILLIS: Final = [b"%03dZ" % number for number in range(1000)]
 
 
-class Form(NamedTuple):
+class Form:
     """What stands between the values of a line, and the functions that make text safe to stand there."""
 
-    start: str
-    origin: Callable[[str, str, str], str]  # client, method and path -> what stands between time and status
-    quote: Callable[[str], str]  # of a request id
-    phases: str  # % (transfer, preprocess, inference, postprocess, batch size), as text
-    size: str
-    total: str
-    request_id: str
-    queue: str
-    end: str  # of a line without phases
+    def __init__(
+        self,
+        start: bytes,
+        origin: Callable[[str, str, str], str],  # client, method and path -> what stands between time and status
+        quote: Callable[[str], str],  # of a request id
+        phases: bytes,  # % (transfer, preprocess, inference, postprocess, batch size), as text
+        size: bytes,
+        total: bytes,
+        request_id: bytes,
+        queue: bytes,
+        end: bytes,  # of a line without phases
+    ) -> None:
+        self.start = start
+        self.origin = origin
+        self.quote = quote
+        self.phases = phases
+        self.size = size
+        self.total = total
+        self.request_id = request_id
+        self.queue = queue
+        self.end = end
 
 
 class BatchTimings(Protocol):
-    """Where the time of a batch went, in seconds (``mlserve.core.ports.BatchReport`` has this shape)."""
+    """Where the time of a batch went, in seconds (``mlserve.core.messages.BatchReport`` has this shape)."""
 
     transfer: float
     preprocess: float
@@ -77,11 +89,11 @@ class AccessLog:
         self.dropped = 0  # lines lost to a full disk or a blocked one
         self._target = target
         self._form = _JSON if format == "json" else _TEXT
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._second = -1
-        self._second_text = ""  # what a line begins with, up to the milliseconds
+        self._second_text = b""  # what a line begins with, up to the milliseconds
         self._ended = -1.0  # when the last request ended, and what the line of each that ended then begins with
-        self._stamp = ""
+        self._stamp = b""
         self._batch: BatchTimings | None = None  # of the last request, and what the line of each of it ends with
         self._phases = self._form.end
         self._closing = False
@@ -112,12 +124,12 @@ class AccessLog:
             return
         now = time.monotonic()
         queue = timings.queue if timings is not None else 0.0
-        origin, named = self.origin(client, method, path), self._form.quote(request_id)
+        origin, named = self.origin(client, method, path), _bytes(self._form.quote(request_id))
         self.note(origin, status, size, now - seconds, now, named, queue, timings)
 
     def origin(self, client: str, method: str, path: str) -> Any:
         """What the lines of requests of one client for one URL share, for :meth:`note`."""
-        return self._form.origin(client, method, path)
+        return _bytes(self._form.origin(client, method, path))
 
     def note(
         self,
@@ -126,7 +138,7 @@ class AccessLog:
         size: int,
         started: float,
         ended: float,
-        request_id: str,
+        request_id: bytes,
         queue: float = 0.0,
         batch: BatchTimings | None = None,
     ) -> None:
@@ -147,16 +159,30 @@ class AccessLog:
             self._batch = batch
             self._phases = form.end if batch is None else form.phases % _numbers(batch)
         total = int((ended - started) * 1e5 + 0.5)
-        took = _MS[total] if 0 <= total < 3000 else f"{total / 100:.2f}"
-        length = _DIGITS[size] if size < 1000 else str(size)
+        took = _MS[total] if 0 <= total < 3000 else b"%.2f" % (total / 100)
+        length = _DIGITS[size] if size < 1000 else b"%d" % size
         if batch is None:
-            waited = ""
+            label = waited = b""
         else:
-            hundredths = int(queue * 1e5 + 0.5)
-            waited = form.queue + (_MS[hundredths] if 0 <= hundredths < 3000 else f"{hundredths / 100:.2f}")
+            label, hundredths = form.queue, int(queue * 1e5 + 0.5)
+            waited = _MS[hundredths] if 0 <= hundredths < 3000 else b"%.2f" % (hundredths / 100)
+        known: bytes = origin
         lines.append(
-            f"{self._stamp}{origin}{_DIGITS[status]}{form.size}{length}{form.total}{took}{form.request_id}{request_id}"
-            f"{waited}{self._phases}"
+            b"%b%b%b%b%b%b%b%b%b%b%b%b"
+            % (
+                self._stamp,
+                known,
+                _DIGITS[status],
+                form.size,
+                length,
+                form.total,
+                took,
+                form.request_id,
+                request_id,
+                label,
+                waited,
+                self._phases,
+            )
         )
         count = len(lines)  # not the one above and one more: the writer may have taken all of them meanwhile
         if count == 1:
@@ -164,11 +190,11 @@ class AccessLog:
         elif count == FLUSH_LINES:
             self._full.set()
 
-    def _now(self) -> str:
+    def _now(self) -> bytes:
         millisecond = int(time.time() * 1000)
         second = millisecond // 1000
         if second != self._second:
-            self._second, self._second_text = second, self._form.start + iso(millisecond)[:-4]
+            self._second, self._second_text = second, self._form.start + _bytes(iso(millisecond)[:-4])
         return self._second_text + _MILLIS[millisecond % 1000]
 
     def reopen(self) -> None:
@@ -208,7 +234,7 @@ class AccessLog:
                     self._fd = fresh
                 while count:  # in pieces: what a writer that came late has to copy is memory that stays
                     size = min(count, FLUSH_LINES)
-                    write_all(self._fd, "".join(lines[:size]).encode("ascii", "backslashreplace"))
+                    write_all(self._fd, b"".join(lines[:size]))
                     del lines[:size]
                     count -= size
             except OSError as error:
@@ -218,6 +244,10 @@ class AccessLog:
             if closing:
                 os.close(self._fd)
                 return
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("ascii", "backslashreplace")
 
 
 _PLAIN = re.compile(r"[!#-\[\]-~]*").fullmatch  # printable ASCII but blank, quote, backslash: half of five str calls
@@ -239,34 +269,34 @@ def _json(client: str, method: str, path: str) -> str:
     return f'","client":{_quoted(client)},"method":{_quoted(method)},"path":{_quoted(path)},"status":'
 
 
-def _ms(seconds: float) -> str:
+def _ms(seconds: float) -> bytes:
     hundredths = int(seconds * 1e5 + 0.5)
-    return _MS[hundredths] if 0 <= hundredths < 3000 else f"{hundredths / 100:.2f}"
+    return _MS[hundredths] if 0 <= hundredths < 3000 else b"%.2f" % (hundredths / 100)
 
 
-def _numbers(t: BatchTimings) -> tuple[str, str, str, str, int]:
+def _numbers(t: BatchTimings) -> tuple[bytes, bytes, bytes, bytes, int]:
     return _ms(t.transfer), _ms(t.preprocess), _ms(t.inference), _ms(t.postprocess), t.batch_size
 
 
 _TEXT = Form(
-    "",
+    b"",
     _text,
     lambda request_id: safe(request_id) or "-",
-    " transfer=%s pre=%s infer=%s post=%s batch=%d\n",
-    " ",
-    " ",
-    " ",
-    " queue=",
-    "\n",
+    b" transfer=%s pre=%s infer=%s post=%s batch=%d\n",
+    b" ",
+    b" ",
+    b" ",
+    b" queue=",
+    b"\n",
 )
 _JSON = Form(
-    '{"time":"',
+    b'{"time":"',
     _json,
     lambda request_id: _quoted(request_id)[1:-1],
-    ',"transfer_ms":%s,"pre_ms":%s,"infer_ms":%s,"post_ms":%s,"batch":%d}\n',
-    ',"size":',
-    ',"total_ms":',
-    ',"request_id":"',
-    '","queue_ms":',
-    '"}\n',
+    b',"transfer_ms":%s,"pre_ms":%s,"infer_ms":%s,"post_ms":%s,"batch":%d}\n',
+    b',"size":',
+    b',"total_ms":',
+    b',"request_id":"',
+    b'","queue_ms":',
+    b'"}\n',
 )

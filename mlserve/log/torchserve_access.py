@@ -39,7 +39,7 @@ class TorchServeAccessLog(AccessLog):
         size: int,
         started: float,
         ended: float,
-        request_id: str,
+        request_id: bytes,
         queue: float = 0.0,
         batch: BatchTimings | None = None,
     ) -> None:

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlserve.core.job import Batch, Job
-from mlserve.core.messages import InferenceRequest, InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import MAX_SERIES, Histogram
 from mlserve.core.model import ModelSpec
-from mlserve.core.ports import BatchReport
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.metrics_config import HOSTNAME, Declared, MetricsConfig
 

@@ -87,6 +87,14 @@ class LaneConnection(asyncio.Protocol):
         if len(self._exchanges) >= MAX_PIPELINED:
             self._pause()
 
+    def _abandon(self) -> None:
+        exchanges = self._exchanges.copy()  # ending one takes it off the list
+        for exchange in exchanges:
+            if exchange.submitted and not exchange.finished:
+                self.shared.service.cancel(exchange)
+        for exchange in exchanges:
+            exchange.leave()
+
     def write(self, pieces: list[bytes | memoryview]) -> None:
         """Send pieces of the head exchange's answer."""
         transport = self.transport
@@ -112,7 +120,7 @@ class LaneConnection(asyncio.Protocol):
             error.kind = ErrorKind.TOO_LARGE
         elif refusal.status == 503:
             error.kind, error.retry_after = ErrorKind.OVERLOADED, RETRY_AFTER
-        exchange = Exchange(self, RequestHead(self._method() or b"-", self._url), self.shared.request_ids(), False)
+        exchange = Exchange(self, RequestHead(self._method() or b"-", self._url), self.shared.request_ids.raw(), False)
         self._push(exchange)
         exchange.answer(encode_error(error, self.shared.options))
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from mlserve.rest.request_head import RequestHead
 
 
-class Exchange:
+class Exchange(Job):
     """A request and its answer. ``finished`` means the answer is complete, ``_backlog`` empty that it is written."""
 
-    job: Job | None = None
+    __deletable__ = ("_lane",)
     is_head = False
     finished = False
     broken = False  # the answer is incomplete, and the connection must end behind what there is of it
@@ -35,28 +35,36 @@ class Exchange:
     _size = 0
     _streaming = False
 
-    def __init__(self, lane: LaneConnection, head: RequestHead, request_id: str, keep_alive: bool) -> None:
+    def __init__(self, lane: LaneConnection, head: RequestHead, raw_id: bytes, keep_alive: bool) -> None:
         self._lane = lane
         self.head = head
-        self.request_id = request_id
+        self.raw_id = raw_id
         self.keep_alive = keep_alive
 
-    def on_done(self, job: Job) -> None:
+    @property
+    def request_id(self) -> str:
+        """As text."""
+        return self.raw_id.decode("ascii")
+
+    def leave(self) -> None:
+        """The connection has ended, and is not to stay for as long as a worker has the request."""
+        del self._lane
+
+    def on_done(self) -> None:
         """The ending of the job."""
-        self.job = job
         if self.finished:
             return
-        self._ended = job.ended
+        self._ended = self.ended
         lane = self._lane
-        shared, result = lane.shared, job.result
+        shared, result = lane.shared, self.result
         if (
-            type(result) is InferenceResponse
+            isinstance(result, InferenceResponse)
             and result.status == 200
             and self.keep_alive
             and not (self._streaming or result.headers or result.reason or self.head.timing or shared.particular)
         ):
             body = result.body
-            data = shared.heads.plain(result.content_type, body, self.request_id, job.ended)
+            data = shared.heads.plain(result.content_type, body, self.raw_id, self.ended)
             if data is not None:
                 self._status, self._size, self.finished = 200, len(body), True
                 if not self.is_head:
@@ -65,9 +73,9 @@ class Exchange:
                     lane.transport.write(data)
                 lane.exchange_done(self)
                 return
-        answer = encode(job, shared.options, self.head.timing)
+        answer = encode(self, shared.options, self.head.timing)
         if self._streaming:
-            self._end_stream(answer, isinstance(job.result, InferenceResponse))
+            self._end_stream(answer, isinstance(result, InferenceResponse))
         else:
             self.answer(answer)
 
@@ -83,7 +91,7 @@ class Exchange:
         self._status, self._size = answer.status, len(answer.body)
         self._finish(heads.answer(answer, self.request_id, self.keep_alive, self.head.method != b"HEAD"))
 
-    def on_chunk(self, job: Job, chunk: Chunk) -> None:
+    def on_chunk(self, chunk: Chunk) -> None:
         """A piece of the answer: the first one sends the head."""
         pieces: list[bytes | memoryview] = []
         if not self._streaming:
@@ -111,8 +119,8 @@ class Exchange:
                 self._lane.transport.abort()
         elif self._waiting > STREAM_BACKLOG:
             self._break_off()
-            if self.job is not None:
-                self._lane.shared.service.cancel(self.job)
+            if self.submitted:
+                self._lane.shared.service.cancel(self)
 
     def _break_off(self) -> None:
         """No status can be sent any more: a body that is cut short is how the client learns, in this answer's turn."""
@@ -158,7 +166,7 @@ class Exchange:
 
     def log(self) -> float:
         """Count the answer, and write its line in the access log. Returns when the request ended."""
-        shared, job, head = self._lane.shared, self.job, self.head
+        shared, head, report = self._lane.shared, self.head, self.report
         ended = self._ended or monotonic()
         shared.service.http_counts.count(self._status)
         access = shared.access
@@ -167,11 +175,7 @@ class Exchange:
             if origin is None:
                 method, url = head.method.decode("latin-1"), head.url.decode("latin-1")
                 origin = head.origin = access.origin(self._lane.client, method, url)
-            report = job.report if job is not None else None
-            if job is None or report is None:
-                started = ended if job is None else job.arrived
-                access.note(origin, self._status, self._size, started, ended, self.request_id)
-            else:
-                queue = job.sent - job.arrived + report.waited
-                access.note(origin, self._status, self._size, job.arrived, ended, self.request_id, queue, report)
+            started = self.arrived if self.submitted else ended
+            queue = 0.0 if report is None else self.sent - started + report.waited
+            access.note(origin, self._status, self._size, started, ended, self.raw_id, queue, report)
         return ended

@@ -49,7 +49,7 @@ class FastLane(LaneConnection):
         "_head_size",
         "_headers",
         "_known",
-        "_known_path",
+        "_known_table",
         "_large",
         "_large_head",
         "_messages",
@@ -72,19 +72,17 @@ class FastLane(LaneConnection):
         self._headers: list[tuple[bytes, bytes]] = []
         self._route: Route | None = None
         self._body: list[bytes | Held] = []
-        self._body_size = 0
-        self._large = 0  # of the body's length, if it is worth being read without the parser
+        self._body_size = self._large = 0  # the latter of its length, if it is worth being read without the parser
         self._large_head: RequestHead | None = None
         # for the handover
         self._raw: list[bytes] = []  # bytes since the last message boundary, while the head is not complete
         self._messages = 0  # messages begun in those bytes
         self._replay: list[Held] = []
-        self._moved = False
-        self._replay_size = 0
+        self._moved, self._replay_size = False, 0
         # for requests that begin with the same bytes
         self._fed = b""  # the bytes just fed, if they began with a message
         self._known: RequestHead | None = None
-        self._known_path = b""
+        self._known_table: dict[bytes, Route] = {}  # in which its route was found
         self._missed = 0  # requests in a row that began otherwise
 
     # -- transport ----------------------------------------------------------------------------------------------------
@@ -92,9 +90,7 @@ class FastLane(LaneConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nobody waits for what it asked."""
         self.shared.forget(self)
-        for exchange in list(self._exchanges):  # ending one takes it off the list
-            if exchange.job is not None and not exchange.finished:
-                self.shared.service.cancel(exchange.job)
+        self._abandon()
         self._parser = _SPENT
 
     def data_received(self, data: bytes) -> None:
@@ -150,7 +146,7 @@ class FastLane(LaneConnection):
     def like_before(self, data: memoryview, come: int) -> bool:
         """The first ``come`` bytes of a request have been read to ``data``. False if it is not like the one before."""
         known, busy = self._known, self._reading or self._cold or self._deaf
-        if known is None or busy or known.route is not self.shared.routes.table.get(self._known_path):
+        if known is None or busy or self._known_table is not self.shared.routes.table:
             return False
         at, length = known.measure
         if come <= at or come > length or length > len(data) or not known.is_in(data):
@@ -173,14 +169,16 @@ class FastLane(LaneConnection):
 
     def _remember(self, head: RequestHead, come: int, length: int) -> None:
         """Compare what follows with ``head``, if that came alone, with ``come`` bytes of its body of ``length``."""
-        if self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, come, length):
-            self._known, self._known_path = head, self._url.partition(b"?")[0]
+        table = self.shared.routes.table
+        like = self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, come, length)
+        if like and table.get(self._url.partition(b"?")[0]) is head.route:
+            self._known, self._known_table = head, table
 
     def _again(self, data: bytes) -> bool:
         """Submit ``data`` if it is one whole request that begins like the one before; or read on, if it is large."""
         known, shared = self._known, self.shared
-        if known is None or known.route is not shared.routes.table.get(self._known_path):
-            self._known = None  # the route leads elsewhere now
+        if known is None or self._known_table is not shared.routes.table:
+            self._known = None  # its route may lead elsewhere now
             return False
         body = known.body_of(data, shared.limits.max_request_size)
         if body is None:
@@ -323,8 +321,8 @@ class FastLane(LaneConnection):
         shared, route = self.shared, head.route
         assert route is not None
         keep_alive = head.keep_alive and not shared.closing
-        request_id = shared.request_ids(head.request_id)
-        exchange = Exchange(self, head, request_id, keep_alive)
+        raw_id = shared.request_ids.raw(head.request_id)
+        exchange = Exchange(self, head, raw_id, keep_alive)
         self._push(exchange)
         self._deaf = not keep_alive
         error, handle = head.error, route.handle
@@ -336,13 +334,13 @@ class FastLane(LaneConnection):
             try:
                 if shared.guard is not None:
                     shared.guard.check("inference", authorization(head.headers))
-                request = head.request(request_id, body, shared.options.typed_fields)
-                exchange.job = shared.service.submit(handle, request, exchange.on_done, exchange.on_chunk)
+                exchange.request = head.request(raw_id, body, shared.typed_fields)
+                shared.service.admit(handle, exchange)
                 return
             except ServeError as bad:
                 error = bad
             except Exception:  # unanswered, it would hold up its connection for ever
-                log.exception("request %s could not be read", request_id)
+                log.exception("request %s could not be read", exchange.request_id)
         error = error or ServeError(INTERNAL_ERROR)
         exchange.answer(encode_error(error, shared.options, handle.key.name, route.version))
 

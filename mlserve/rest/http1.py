@@ -16,6 +16,7 @@ _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED_END: Final = b"0\r\n\r\n"
 _APART: Final = 64 << 10  # bytes of a body that is not worth copying behind its head
+_DIGITS: Final = [b"%d" % number for number in range(1000)]
 
 
 class DateHeader:
@@ -65,7 +66,7 @@ class Heads:
         self._all_cors = header_lines(cors)
         self._ended = -1.0
         self._type = ""  # of the last plain answer, and what stands before and behind the request id, and at the end
-        self._before = self._behind = self._tail = ""
+        self._before = self._behind = self._tail = b""
 
     def _allowed(self, answer: Answer) -> bytes:
         """The CORS headers, less those that the handler set itself."""
@@ -90,7 +91,7 @@ class Heads:
             b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
         )
 
-    def plain(self, content_type: str, body: bytes | memoryview, request_id: str, ended: float) -> bytes | None:
+    def plain(self, content_type: str, body: bytes | memoryview, raw_id: bytes, ended: float) -> bytes | None:
         """As :meth:`answer`, in one piece, for a small body with a 200, no headers of its own, and a connection that
         stays open; None if that is not so. 1.3 us instead of 3: only id and length are not there already.
 
@@ -100,16 +101,16 @@ class Heads:
         if length >= _APART or not length:
             return None
         if ended != self._ended:
-            self._ended, self._tail = ended, f"\r\n{_latin(self._end())}"
+            self._ended, self._tail = ended, b"\r\n" + self._end()
         if content_type != self._type or not self._before:
             self._type = content_type
             self._before, self._behind = self._frame(content_type)
-        head = f"{self._before}{request_id}{self._behind}{length}{self._tail}"
-        return head.encode("latin-1") + body
+        digits = _DIGITS[length] if length < 1000 else b"%d" % length
+        small = body if isinstance(body, bytes) else bytes(body)
+        return b"%b%b%b%b%b%b" % (self._before, raw_id, self._behind, digits, self._tail, small)
 
-    def _frame(self, content_type: str) -> tuple[str, str]:
-        typed = _typed(content_type)
-        return _latin(_OK) + "x-request-id: ", f"\r\n{_latin(typed + self._all_cors)}content-length: "
+    def _frame(self, content_type: str) -> tuple[bytes, bytes]:
+        return _OK + b"x-request-id: ", b"\r\n" + _typed(content_type) + self._all_cors + b"content-length: "
 
     def _end(self) -> bytes:
         return date_line() + b"\r\n"
@@ -138,9 +139,9 @@ class TorchServeHeads(Heads):
         self._no_cache = header_lines(NO_CACHE)
         self._common = self._all_cors + self._no_cache
 
-    def _frame(self, content_type: str) -> tuple[str, str]:
+    def _frame(self, content_type: str) -> tuple[bytes, bytes]:
         before = b"HTTP/1.1 200 \r\n" + _typed(content_type) + b"x-request-id: "
-        return _latin(before), f"\r\n{_latin(self._common)}content-length: "
+        return before, b"\r\n" + self._common + b"content-length: "
 
     def _end(self) -> bytes:
         return b"connection: keep-alive\r\n\r\n"
@@ -168,10 +169,6 @@ class TorchServeHeads(Heads):
 
 def _typed(content_type: str) -> bytes:
     return f"content-type: {one_line(content_type)}\r\n".encode("latin-1", "replace") if content_type else b""
-
-
-def _latin(data: bytes) -> str:
-    return data.decode("latin-1")
 
 
 def heads_for(options: HttpOptions) -> Heads:

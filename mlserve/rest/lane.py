@@ -102,6 +102,7 @@ class LaneShared:
         self.access = access
         self.options = options
         self.particular = options.server_timing  # every answer has a header of its own
+        self.typed_fields = options.typed_fields
         self.limits = limits
         self.routes = RouteTable(service)
         self._told = Told(service, options, limits.max_request_size)

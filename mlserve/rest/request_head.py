@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mlserve.core.messages import Headers, InferenceRequest, Part
+from mlserve.core.messages import InferenceRequest, Like, Part
 from mlserve.errors import InvalidInput, ServeError
 from mlserve.protocols.torchserve import Head, decode, is_form
 from mlserve.rest.routes import Route
@@ -36,6 +36,7 @@ class RequestHead:
         "_content_type",
         "_expects",
         "_length",
+        "_like",
         "_plain",
         "_read",
         "_timeout",
@@ -65,7 +66,8 @@ class RequestHead:
         self.method = method
         self.url = url
         self.route = route
-        self.headers = Headers((*headers, *route.headers) if route is not None else headers)
+        self.headers: Sequence[tuple[bytes, bytes]] = headers if route is None else [*headers, *route.headers]
+        self._like = Like()
         self.keep_alive = keep_alive
         self.chunked = chunked
         self.error: ServeError | None = None
@@ -85,24 +87,25 @@ class RequestHead:
         self._plain = not is_form(read.content_type)
         self._content_type = read.content_type.decode("latin-1")
 
-    def request(self, request_id: str, body: bytes | memoryview, typed_fields: bool) -> InferenceRequest:
+    def request(self, raw_id: bytes, body: bytes | memoryview, typed_fields: bool) -> InferenceRequest:
         """The request that this head and ``body`` make. Raises :class:`InvalidInput` for a form that is not one."""
         route, read = self.route, self._read
         assert route is not None
         if self._plain:
             parts = (Part("body", body, self._content_type),)
             return InferenceRequest(
-                request_id,
+                raw_id,
                 parts,
                 self.headers,
                 explain=route.explain,
                 url_path=route.url_path,
                 timeout=self._timeout,
                 version=route.version,
+                like=self._like,
             )
         return decode(
             read,
-            request_id,
+            raw_id.decode("ascii"),
             self.headers,
             bytes(body),  # the parsers of forms look for text in it
             explain=route.explain,
@@ -182,7 +185,8 @@ class RequestHead:
             return -1, 0
         self._bytes, self._length, self.again = data[:at], at + length, False
         # Anew, not in place: requests that are under way have the old ones.
-        self.headers = Headers((name, digits if _is_length(name) else value) for name, value in self.headers)
+        self.headers = [(name, digits if _is_length(name) else value) for name, value in self.headers]
+        self._like = Like()
         return length, at
 
 

@@ -72,10 +72,10 @@ class Calls:
             origin = head.origin = access.origin(stream.connection.client, "gRPC", head.path)
         report = job.report if job is not None else None
         if job is None or report is None:
-            access.note(origin, int(call.code), call.size, call.started, time.monotonic(), call.request_id)
+            access.note(origin, int(call.code), call.size, call.started, time.monotonic(), call.request_id.encode())
         else:
             queue, ended = job.sent - job.arrived + report.waited, job.ended or time.monotonic()
-            access.note(origin, int(call.code), call.size, call.started, ended, call.request_id, queue, report)
+            access.note(origin, int(call.code), call.size, call.started, ended, call.request_id.encode(), queue, report)
 
 
 class Call:

@@ -25,6 +25,7 @@ LEVELS = {
     "gpus": 1.0,
     "grouping": 1.0,
     "handler": 1.0,
+    "native": 1.0,
     "settings": 1.1,
     "log": 1.2,
     "core": 2,

@@ -9,11 +9,10 @@ from typing import Any
 
 from mlserve.core import queues
 from mlserve.core.job import Batch, Job
-from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
+from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse, Part
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.core.pending import ModelQueue
-from mlserve.core.ports import BatchReport
 from mlserve.core.sequence import SEQUENCE_HEADERS
 from mlserve.errors import ErrorKind, ServeError
 

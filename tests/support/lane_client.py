@@ -8,9 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from mlserve.core.messages import InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceResponse
 from mlserve.core.model import ModelKey, ModelSpec
-from mlserve.core.ports import BatchReport
 from mlserve.core.service import InferenceService
 from mlserve.errors import ServeError
 from mlserve.protocols.request_ids import RequestIds

@@ -9,8 +9,7 @@ from math import log
 from typing import Any
 
 from mlserve.core.job import Batch
-from mlserve.core.messages import InferenceResponse
-from mlserve.core.ports import BatchReport
+from mlserve.core.messages import BatchReport, InferenceResponse
 from support.simulation import Cost, Rig
 
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlserve.core.job import Batch, Job
-from mlserve.core.messages import InferenceRequest, InferenceResponse, Part
-from mlserve.core.ports import BatchReport
+from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse, Part
 from support.core_fakes import FakeClock, make_queue
 
 Cost = Callable[[int], float]

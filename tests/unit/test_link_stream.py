@@ -17,7 +17,8 @@ from mlserve.wire.payload import ChunkMeta, ItemResult, LogRecordMeta, ResultMet
 
 
 def sent(request):
-    job = Job(make_queue(FakeClock()), request, lambda _: None, lambda *_: None, 0.0)
+    job = Job()
+    job.queue, job.request = make_queue(FakeClock()), request
     job.state = SENT
     return job
 

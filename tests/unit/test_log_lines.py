@@ -162,7 +162,7 @@ def test_full_disk_loses_lines_and_says_so(stderr):
 
 def test_stuck_disk_costs_lines_not_memory(tmp_path):
     access = AccessLog(str(tmp_path / "a"))
-    access._lines.extend([""] * MAX_PENDING_LINES)  # as if the writer had not come back for a long time
+    access._lines.extend([b""] * MAX_PENDING_LINES)  # as if the writer had not come back for a long time
     access.line("c", "GET", "/", 200, 0, 0.0, "r")
     access.close()
     assert access.dropped == 1

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlserve.core.messages import InferenceRequest, InferenceResponse
+from mlserve.core.messages import BatchReport, InferenceRequest, InferenceResponse
 from mlserve.core.metrics import HttpCounts
 from mlserve.core.model import ModelKey
-from mlserve.core.ports import BatchReport
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.protocols.metrics_config import Declared, MetricsConfig, read_metrics_config
 from mlserve.protocols.ts_metrics import EXACT, OF_ERROR, OF_MODEL, TorchServeMetrics, line

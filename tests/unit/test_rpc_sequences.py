@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.core_fakes import FakeClock, make_queue
 
-from mlserve.core.job import Job
+from mlserve.core.job import CallbackJob, Job
 from mlserve.core.messages import Chunk, InferenceRequest, InferenceResponse, Part
 from mlserve.core.sequence import SequenceHeaders
 from mlserve.errors import NoWorker, QueueFull, ServeError
@@ -31,7 +31,8 @@ class FakeService:
     def submit(self, handle: Any, request: InferenceRequest, on_done: Any, on_chunk: Any) -> Job:
         if self.refusal is not None:
             raise self.refusal
-        job = Job(make_queue(FakeClock()), request, on_done, on_chunk, 0.0)
+        job = CallbackJob(request, on_done, on_chunk)
+        job.queue = make_queue(FakeClock())
         self.jobs.append(job)
         return job
 
@@ -116,8 +117,8 @@ def test_pieces_of_a_later_request_wait_for_the_end_of_the_earlier_one() -> None
     async def script(talk: Conversation) -> None:
         await talk.ask("a:1", "a:2")
         first, second = talk.service.jobs
-        second.on_chunk(second, Chunk(b"2, piece"))
-        first.on_chunk(first, Chunk(b"1, piece"))
+        second.on_chunk(Chunk(b"2, piece"))
+        first.on_chunk(Chunk(b"1, piece"))
         await turns()
         assert talk.said == [("a", "1, piece")]
         talk.service.answer(0, "1, end")

@@ -33,7 +33,8 @@ def written(answer: Answer, options: HttpOptions = STYLE, keep_alive: bool = Tru
 
 def ended(result: InferenceResponse | ServeError, version: str = "") -> Job:
     queue = ModelQueue(ModelSpec(ModelKey("m", "1.0"), "/x", "h"), FakeClock(), ModelStats())
-    job = Job(queue, InferenceRequest(ID, [Part("body", b"")], version=version), lambda _: None, lambda *_: None, 0.0)
+    job = Job()
+    job.queue, job.request = queue, InferenceRequest(ID, [Part("body", b"")], version=version)
     job.finish(result)
     return job
 

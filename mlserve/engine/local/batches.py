@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Raw
 
-from mlserve.core.messages import Headers, InferenceResponse
+from mlserve.core.messages import InferenceRequest, InferenceResponse, Like, Part
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.arena import ARENA_FROM, ArenaError
 from mlserve.wire.frames import MAX_BODY, encode_meta
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 decode_meta: Final = msgspec.msgpack.Decoder(ResultMeta).decode
 _LARGE: Final = ARENA_FROM
 _SLICED: Final = 16 << 10  # bytes of answers that are cheaper to copy than to look at piece by piece
+# In msgpack: the lengths that most parts have, and what stands before the id of an item
+_NUMBERS: Final = [encode_meta(number) for number in range(1024)]
+_ITEM: Final = [b"\x95" + encode_meta("x" * length)[:-length] for length in range(1, 129)]
 _KINDS: Final = {kind.value: kind for kind in ErrorKind}
 
 
@@ -32,38 +34,57 @@ class Malformed(Exception):
 
 
 class Outgoing:
-    """A batch ready to be written: metadata, bodies in order, their length, and ``held``, what lies in the arena.
+    """A batch ready to be written: pieces of metadata, bodies in order, the lengths of both, and ``held``, what lies in
+    the arena.
 
-    ``meta`` is a BatchMeta on the wire, made of tuples: structs take as long to make as to write (8 items: 4.5 us).
+    ``meta`` is a BatchMeta on the wire. What the requests of a connection share is encoded once; other items are made
+    of tuples: structs take as long to make as to write (8 items: 4.5 us).
     """
 
-    __slots__ = ("bodies", "held", "length", "meta")
+    __slots__ = ("bodies", "held", "length", "meta", "meta_length")
 
     def __init__(self, batch: Batch, arena: LendingArena | None) -> None:
         self.bodies: list[bytes | memoryview] = []
         self.held: list[bytes | memoryview] = []  # until the worker has answered
         self.length = 0
-        items: list[Any] = []
-        for job in batch.jobs:
+        jobs = batch.jobs
+        begin = _list_of(len(jobs))
+        meta, meta_length = [begin], len(begin)
+        for job in jobs:
             request = job.request
-            parts: list[Any] = []
-            for part in request.parts:
+            like, parts = request.like, request.parts
+            item = b""
+            if like is not None and isinstance(parts, tuple):
+                part = parts[0]
                 data = part.data
                 size = len(data)
-                if size >= _LARGE and arena is not None:
-                    parts.append(self._large(part.name, part.content_type, data, size, arena))
-                    continue
+                if size < _LARGE or arena is None:
+                    if not like.after:
+                        _fill(like, part, request)
+                    raw_id = request.raw_id
+                    number = _NUMBERS[size] if size < 1024 else encode_meta(size)
+                    item = b"%b%b%b%b%b" % (_ITEM[len(raw_id) - 1], raw_id, like.before, number, like.after)
+                    self.bodies.append(data)
+                    self.length += size
+            if not item:
+                item = self._item(request, arena)
+            meta.append(item)
+            meta_length += len(item)
+        self.meta = meta
+        self.meta_length = meta_length
+
+    def _item(self, request: InferenceRequest, arena: LendingArena | None) -> bytes:
+        parts: list[Any] = []
+        for part in request.parts:
+            data = part.data
+            size = len(data)
+            if size >= _LARGE and arena is not None:
+                parts.append(self._large(part.name, part.content_type, data, size, arena))
+            else:
                 self.bodies.append(data)
                 self.length += size
                 parts.append((part.name, part.content_type, size))
-            headers = request.headers
-            if type(headers) is Headers:
-                wire = headers.wire
-                if wire is None:
-                    wire = headers.wire = Raw(encode_meta(headers))
-                headers = wire
-            items.append((request.request_id, parts, headers, request.explain, request.url_path))
-        self.meta = (items,)
+        return encode_meta((request.request_id, parts, request.headers, request.explain, request.url_path))
 
     def _large(
         self, name: str, content_type: str, data: bytes | memoryview, size: int, arena: LendingArena
@@ -84,6 +105,18 @@ class Outgoing:
     def too_large(self) -> bool:
         """True when no frame can hold it."""
         return self.length > MAX_BODY
+
+
+def _list_of(count: int) -> bytes:
+    """What stands before the items of a BatchMeta."""
+    if count < 16:
+        return b"\x91" + bytes((0x90 | count,))
+    return b"\x91\xdd" + count.to_bytes(4, "big")
+
+
+def _fill(like: Like, part: Part, request: InferenceRequest) -> None:
+    like.before = b"\x91\x93" + encode_meta(part.name) + encode_meta(part.content_type)
+    like.after = encode_meta(request.headers) + encode_meta(request.explain) + encode_meta(request.url_path)
 
 
 def decode_results(
@@ -127,12 +160,16 @@ def decode_results(
 def _plain_results(meta: ResultMeta, body: memoryview) -> list[InferenceResponse | ServeError]:
     results: list[InferenceResponse | ServeError] = []
     position, content_type = 0, meta.content_type
-    whole: bytes | memoryview = bytes(body) if len(body) < _SLICED else body
+    small = len(body) < _SLICED
+    whole = bytes(body) if small else b""
     for length in meta.lengths:
         end = position + length
         if end < position:
             raise Malformed(f"a result of {length} bytes")
-        results.append(InferenceResponse(whole[position:end], content_type))
+        if small:
+            results.append(InferenceResponse(whole[position:end], content_type))
+        else:
+            results.append(InferenceResponse(body[position:end], content_type))
         position = end
     if position != len(body):
         raise Malformed(f"results of {position} bytes in a body of {len(body)}")

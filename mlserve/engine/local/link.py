@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import msgspec
 
 from mlserve.core.job import DONE
-from mlserve.core.messages import Chunk, InferenceResponse
-from mlserve.core.ports import BatchReport
+from mlserve.core.messages import BatchReport, Chunk, InferenceResponse
 from mlserve.engine.local.batches import Malformed, Outgoing, all_failed, decode_meta, decode_results
 from mlserve.errors import ErrorKind, ServeError
-from mlserve.wire.frames import MAX_META, Frame, FrameError, FrameReader, Kind, encode_meta, frame, header
+from mlserve.wire.frames import MAX_META, Frame, FrameError, FrameReader, Kind, frame, header
 from mlserve.wire.payload import (
     CancelMeta,
     ChunkMeta,
@@ -126,20 +125,19 @@ class WorkerLink(asyncio.Protocol):
             self._begin(batch.batch_id, now)
         self.in_flight += 1
         self._sent[batch.batch_id] = (batch, now, out.held)
-        meta = encode_meta(out.meta)
-        length = out.length
-        if out.too_large or len(meta) > MAX_META:
-            self._refuse(batch, out, length + len(meta))
+        length, meta_length = out.length, out.meta_length
+        if out.too_large or meta_length > MAX_META:
+            self._refuse(batch, out, length + meta_length)
             return
         if self._transport is None:  # lost a moment ago: slot_lost will name this batch
             return
-        head = header(_BATCH, batch.batch_id, len(meta), length)
+        head = header(_BATCH, batch.batch_id, meta_length, length)
         if self._unread:
             head = self._releases() + head
         if length < _JOIN_BELOW:
-            self._transport.write(b"".join((head, meta, *out.bodies)))
+            self._transport.write(b"".join([head, *out.meta, *out.bodies]))
         else:
-            self._transport.writelines([head, meta, *out.bodies])
+            self._transport.writelines([head, b"".join(out.meta), *out.bodies])
 
     def cancel(self, batch: Batch, index: int) -> None:
         """See ``core.ports.Slot``."""

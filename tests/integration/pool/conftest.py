@@ -24,7 +24,8 @@ def handle(data, context):
 def sent(request):
     """A job as far as an engine looks at it; not a fake, which the compiled build would not take."""
     queue = ModelQueue(ModelSpec(ModelKey("m", "1.0"), "/x", "h"), FakeClock(), ModelStats())
-    job = Job(queue, request, print, print, 0.0)
+    job = Job()
+    job.queue, job.request = queue, request
     job.state = SENT
     return job
 
