@@ -26,12 +26,15 @@ class Part:
 
 @mypyc_attr(acyclic=True)
 class Like:
-    """What requests share that differ in nothing but their ids and the data of their one part, which is bytes or a
-    view. An engine keeps here what it makes of it: what stands before and behind the length of the data."""
+    """What requests share that differ in nothing but their ids and the data of their one part, called ``body``.
 
-    __slots__ = ("after", "before")
+    An engine keeps here what it makes of it: what stands before and behind the length of the data.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("after", "before", "content_type")
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type
         self.before = b""
         self.after = b""
 
@@ -44,17 +47,19 @@ class InferenceRequest:
     0 is none. ``url_path`` is what followed the version in the URL; ``None`` where the protocol has no such notion.
     ``alone`` asks for a batch of its own. ``version`` is the one that the client named, empty where it left the choice
     to the server. ``sequence_id`` is set by protocols that carry it beside the headers. ``like`` is None where nothing
-    is known to be the same as in other requests; who changes the headers makes it None.
-    ``request_id`` may be given as ASCII bytes, and is a str for whoever asks.
+    is known to be the same as in other requests.
+    ``request_id`` may be given as ASCII bytes, and is a str for whoever asks. Where there is a ``like``, ``data`` may
+    stand for the one part.
     """
 
     __slots__ = (
         "_id",
+        "_parts",
         "alone",
+        "data",
         "explain",
         "headers",
         "like",
-        "parts",
         "sequence_id",
         "timeout",
         "url_path",
@@ -64,7 +69,7 @@ class InferenceRequest:
     def __init__(
         self,
         request_id: str | bytes,
-        parts: Sequence[Part],
+        parts: Sequence[Part] | None,
         headers: Sequence[tuple[bytes, bytes]] = (),
         explain: bool = False,
         url_path: str | None = "",
@@ -73,9 +78,10 @@ class InferenceRequest:
         version: str = "",
         sequence_id: str = "",
         like: Like | None = None,
+        data: bytes | memoryview = b"",
     ) -> None:
         self._id = request_id
-        self.parts = parts
+        self._parts = parts
         self.headers = headers
         self.explain = explain
         self.url_path = url_path
@@ -84,6 +90,19 @@ class InferenceRequest:
         self.version = version
         self.sequence_id = sequence_id
         self.like = like
+        self.data = data
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The named values, at least one."""
+        if self._parts is None:
+            self._parts = (Part("body", self.data, "" if self.like is None else self.like.content_type),)
+        return self._parts
+
+    def own_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Set headers that other requests do not have."""
+        self._parts, self.like = self.parts, None
+        self.headers = headers
 
     @property
     def request_id(self) -> str:

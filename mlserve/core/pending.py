@@ -49,6 +49,7 @@ class ModelQueue:
         self._clock = clock
         self._now = clock.time
         self._jobs = Waiting()
+        self._waits_now = self._waits  # bound once
         self._limit = spec.job_queue_size
         self._at_once = spec.handler_threads  # batches that one worker computes
         self._special = bool(spec.use_job_ticket or spec.client_timeout_ms)  # one test for the many that use neither
@@ -318,16 +319,18 @@ class ModelQueue:
             there, since, quiet = first.arrived, self._free_since, now - self._answered
             age = now - (there if there > since else since)
             old, workers, free = now - there, len(self.slots), self._at_once - slot.in_flight
-            view = View(self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits, workers, free)
-            take, wait = self.policy.decide(view)
-            if not take:
+            view = View(
+                self.depth, age, idle, room, self._expected, self._took, quiet, old, self._waits_now, workers, free
+            )
+            decision = self.policy.decide(view)
+            if not decision.take:
                 if idle and first.alone:  # nothing can join it
                     self._send(slot, 1, now)
                     continue
-                if wait is not None:
-                    self._wake_at(now + wait)
+                if decision.wait is not None:
+                    self._wake_at(now + decision.wait)
                 return
-            self._send(slot, take, now)
+            self._send(slot, decision.take, now)
 
     def _best_slot(self) -> tuple[Slot | None, int, int]:
         """The slot to send to (an idle one if there is one), and how many are idle and how many have room."""
@@ -350,7 +353,7 @@ class ModelQueue:
     def _send(self, slot: Slot, take: int, now: float) -> None:
         jobs = self._jobs
         picked: list[Job] = []
-        while len(picked) < take and jobs:
+        while len(picked) < take and len(jobs):
             job = jobs.popleft()
             if job.state == DONE:
                 continue

@@ -9,10 +9,13 @@ long", is that of Triton's ``GetDynamicBatch``. A policy that learns is told abo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+from mlserve.native import mypyc_attr
 
 
-class View(NamedTuple):
+@mypyc_attr(acyclic=True)
+class View:
     """A model's queue at one moment. ``age`` is how long the oldest request has been there for a worker that waits to
     collect a batch, in seconds: time in which all workers were busy does not count.
 
@@ -26,17 +29,45 @@ class View(NamedTuple):
     oldest first: a call, because few decisions need it.
     """
 
-    pending: int
-    age: float
-    idle: int
-    room: int
-    expected: int = 0
-    took: float = 0.0
-    quiet: float = 0.0
-    oldest: float = 0.0
-    waits: Callable[[], Sequence[float]] | None = None
-    workers: int = 1
-    free: int = 1
+    __slots__ = (
+        "age",
+        "expected",
+        "free",
+        "idle",
+        "oldest",
+        "pending",
+        "quiet",
+        "room",
+        "took",
+        "waits",
+        "workers",
+    )
+
+    def __init__(
+        self,
+        pending: int,
+        age: float,
+        idle: int,
+        room: int,
+        expected: int = 0,
+        took: float = 0.0,
+        quiet: float = 0.0,
+        oldest: float = 0.0,
+        waits: Callable[[], Sequence[float]] | None = None,
+        workers: int = 1,
+        free: int = 1,
+    ) -> None:
+        self.pending = pending
+        self.age = age
+        self.idle = idle
+        self.room = room
+        self.expected = expected
+        self.took = took
+        self.quiet = quiet
+        self.oldest = oldest
+        self.waits = waits
+        self.workers = workers
+        self.free = free
 
     def share(self, most: int) -> int:
         """A batch of at most ``most``, such that no thread of a worker is left without one that could have had one."""
@@ -44,11 +75,18 @@ class View(NamedTuple):
         return min(pending if free < 2 else -(-pending // free), most)
 
 
-class Decision(NamedTuple):
+@mypyc_attr(acyclic=True)
+class Decision:
     """Send ``take`` requests now; if 0, ask again after ``wait`` seconds (``None``: only when something changes)."""
 
-    take: int
-    wait: float | None = None
+    __slots__ = ("take", "wait")
+
+    def __init__(self, take: int, wait: float | None = None) -> None:
+        self.take = take
+        self.wait = wait
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and (self.take, self.wait) == (other.take, other.wait)
 
 
 NOTHING: Final = Decision(0)

@@ -21,7 +21,7 @@ from mlserve.core.messages import BatchReport, Chunk, InferenceResponse
 from mlserve.core.metrics import ModelStats
 from mlserve.core.model import ModelSpec
 from mlserve.core.pending import ModelQueue
-from mlserve.core.policy import View
+from mlserve.core.policy import Decision, View
 from mlserve.core.ports import Clock, Slot
 from mlserve.core.sequence import Sequence, SequenceHeaders, ended_by, identify
 from mlserve.errors import NoWorker, QueueFull, ServeError
@@ -312,12 +312,12 @@ class SequenceQueue(ModelQueue):
             self._send_first(slot, line, 1, now)
             return True
         view = View(len(line), now - max(first.arrived, place.free_since), 1, 0, oldest=now - first.arrived)
-        take, wait = (1, None) if first.alone else self.policy.decide(view)
-        if take:
-            self._send_first(slot, line, take, now)
-        elif wait is not None:
-            self._wake_at(now + wait)
-        return take > 0
+        decision = Decision(1) if first.alone else self.policy.decide(view)
+        if decision.take:
+            self._send_first(slot, line, decision.take, now)
+        elif decision.wait is not None:
+            self._wake_at(now + decision.wait)
+        return decision.take > 0
 
     def _send_first(self, slot: Slot, line: deque[Sequence], most: int, now: float) -> None:
         """Send the next request of each of the first ``most`` sequences in line."""

@@ -22,7 +22,8 @@ from mlserve.log.formats import iso
 from mlserve.log.writer import write_all
 
 FLUSH_SECONDS: Final = 0.1
-FLUSH_LINES: Final = 400  # about 64 KiB
+FLUSH_LINES: Final = 1000  # that are waited for no longer than that: fewer wake-ups of the thread
+WRITE_LINES: Final = 400  # about 64 KiB
 MAX_PENDING_LINES: Final = 100_000  # about 16 MiB; beyond it lines are dropped and counted
 
 _MS: Final = [b"%.2f" % (hundredth / 100) for hundredth in range(3000)]  # up to 30 ms by a look-up: it takes 0.5 us
@@ -38,7 +39,7 @@ class Form:
         start: bytes,
         origin: Callable[[str, str, str], str],  # client, method and path -> what stands between time and status
         quote: Callable[[str], str],  # of a request id
-        phases: bytes,  # % (transfer, preprocess, inference, postprocess, batch size), as text
+        phases: tuple[bytes, bytes, bytes, bytes, bytes, bytes],  # around the five numbers of a batch
         size: bytes,
         total: bytes,
         request_id: bytes,
@@ -48,12 +49,29 @@ class Form:
         self.start = start
         self.origin = origin
         self.quote = quote
-        self.phases = phases
+        self._phases = phases
         self.size = size
         self.total = total
         self.request_id = request_id
         self.queue = queue
         self.end = end
+
+    def phases(self, batch: BatchTimings) -> bytes:
+        """What the lines of a batch end with."""
+        transfer, preprocess, inference, postprocess, batch_size, end = self._phases
+        return b"%b%b%b%b%b%b%b%b%b%b%b" % (
+            transfer,
+            _ms(batch.transfer),
+            preprocess,
+            _ms(batch.preprocess),
+            inference,
+            _ms(batch.inference),
+            postprocess,
+            _ms(batch.postprocess),
+            batch_size,
+            _number(batch.batch_size),
+            end,
+        )
 
 
 class BatchTimings(Protocol):
@@ -96,6 +114,7 @@ class AccessLog:
         self._stamp = b""
         self._batch: BatchTimings | None = None  # of the last request, and what the line of each of it ends with
         self._phases = self._form.end
+        self._asleep = False  # the thread waits for a first line
         self._closing = False
         self._reopen = False
         self._wake = threading.Event()
@@ -157,10 +176,10 @@ class AccessLog:
             self._stamp = self._now()
         if batch is not self._batch:
             self._batch = batch
-            self._phases = form.end if batch is None else form.phases % _numbers(batch)
+            self._phases = form.end if batch is None else form.phases(batch)
         total = int((ended - started) * 1e5 + 0.5)
         took = _MS[total] if 0 <= total < 3000 else b"%.2f" % (total / 100)
-        length = _DIGITS[size] if size < 1000 else b"%d" % size
+        length = _number(size)
         if batch is None:
             label = waited = b""
         else:
@@ -185,7 +204,8 @@ class AccessLog:
             )
         )
         count = len(lines)  # not the one above and one more: the writer may have taken all of them meanwhile
-        if count == 1:
+        if self._asleep:
+            self._asleep = False
             self._wake.set()
         elif count == FLUSH_LINES:
             self._full.set()
@@ -217,29 +237,32 @@ class AccessLog:
         return os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
     def _write_loop(self) -> None:
-        lines = self._lines
+        lines, count = self._lines, 0
         while True:
-            if not lines:
-                self._wake.wait()
-            self._wake.clear()
+            if not (lines or count):  # it slept for nothing
+                self._wake.clear()
+                self._asleep = True
+                if not (lines or self._closing):  # or one came just before
+                    self._wake.wait()
+                self._asleep = False
             self._full.wait(FLUSH_SECONDS)
             self._full.clear()
             closing = self._closing
-            count = len(lines)  # appends may go on meanwhile: only what was counted is taken out
+            left = count = len(lines)  # appends may go on meanwhile: only what was counted is taken out
             try:
                 if self._reopen:
                     self._reopen = False
                     fresh = self._open()
                     os.close(self._fd)
                     self._fd = fresh
-                while count:  # in pieces: what a writer that came late has to copy is memory that stays
-                    size = min(count, FLUSH_LINES)
+                while left:  # in pieces: what a writer that came late has to copy is memory that stays
+                    size = min(left, WRITE_LINES)
                     write_all(self._fd, b"".join(lines[:size]))
                     del lines[:size]
-                    count -= size
+                    left -= size
             except OSError as error:
-                del lines[:count]
-                self.dropped += count
+                del lines[:left]
+                self.dropped += left
                 log.error("Cannot write the access log %s: %s (%d lines lost)", self._target, error, self.dropped)
             if closing:
                 os.close(self._fd)
@@ -274,15 +297,15 @@ def _ms(seconds: float) -> bytes:
     return _MS[hundredths] if 0 <= hundredths < 3000 else b"%.2f" % (hundredths / 100)
 
 
-def _numbers(t: BatchTimings) -> tuple[bytes, bytes, bytes, bytes, int]:
-    return _ms(t.transfer), _ms(t.preprocess), _ms(t.inference), _ms(t.postprocess), t.batch_size
+def _number(value: int) -> bytes:
+    return _DIGITS[value] if value < 1000 else b"%d" % value
 
 
 _TEXT = Form(
     b"",
     _text,
     lambda request_id: safe(request_id) or "-",
-    b" transfer=%s pre=%s infer=%s post=%s batch=%d\n",
+    (b" transfer=", b" pre=", b" infer=", b" post=", b" batch=", b"\n"),
     b" ",
     b" ",
     b" ",
@@ -293,7 +316,7 @@ _JSON = Form(
     b'{"time":"',
     _json,
     lambda request_id: _quoted(request_id)[1:-1],
-    b',"transfer_ms":%s,"pre_ms":%s,"infer_ms":%s,"post_ms":%s,"batch":%d}\n',
+    (b',"transfer_ms":', b',"pre_ms":', b',"infer_ms":', b',"post_ms":', b',"batch":', b"}\n"),
     b',"size":',
     b',"total_ms":',
     b',"request_id":"',

@@ -67,10 +67,10 @@ class Exchange(Job):
             data = shared.heads.plain(result.content_type, body, self.raw_id, self.ended)
             if data is not None:
                 self._status, self._size, self.finished = 200, len(body), True
-                if not self.is_head:
+                if self.is_head:
+                    lane.transport.write(data)  # of a connection that is closing it drops it
+                else:
                     self._emit([data])
-                elif not lane.transport.is_closing():
-                    lane.transport.write(data)
                 lane.exchange_done(self)
                 return
         answer = encode(self, shared.options, self.head.timing)

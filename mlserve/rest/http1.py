@@ -65,7 +65,9 @@ class Heads:
         self._cors = {name: header_lines(((name, value),)) for name, value in cors}
         self._all_cors = header_lines(cors)
         self._ended = -1.0
-        self._type = ""  # of the last plain answer, and what stands before and behind the request id, and at the end
+        self._type: str | None = (
+            None  # of the last plain answer, and what stands before and behind the request id, and at the end
+        )
         self._before = self._behind = self._tail = b""
 
     def _allowed(self, answer: Answer) -> bytes:
@@ -102,9 +104,10 @@ class Heads:
             return None
         if ended != self._ended:
             self._ended, self._tail = ended, b"\r\n" + self._end()
-        if content_type != self._type or not self._before:
+        if content_type is not self._type:
+            if content_type != self._type:
+                self._before, self._behind = self._frame(content_type)
             self._type = content_type
-            self._before, self._behind = self._frame(content_type)
         digits = _DIGITS[length] if length < 1000 else b"%d" % length
         small = body if isinstance(body, bytes) else bytes(body)
         return b"%b%b%b%b%b%b" % (self._before, raw_id, self._behind, digits, self._tail, small)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mlserve.core.messages import InferenceRequest, Like, Part
+from mlserve.core.messages import InferenceRequest, Like
 from mlserve.errors import InvalidInput, ServeError
 from mlserve.protocols.torchserve import Head, decode, is_form
 from mlserve.rest.routes import Route
@@ -33,7 +33,6 @@ class RequestHead:
         "_after",
         "_before",
         "_bytes",
-        "_content_type",
         "_expects",
         "_length",
         "_like",
@@ -67,7 +66,6 @@ class RequestHead:
         self.url = url
         self.route = route
         self.headers: Sequence[tuple[bytes, bytes]] = headers if route is None else [*headers, *route.headers]
-        self._like = Like()
         self.keep_alive = keep_alive
         self.chunked = chunked
         self.error: ServeError | None = None
@@ -85,23 +83,23 @@ class RequestHead:
         self.timing = read.timing
         self._timeout = read.timeout
         self._plain = not is_form(read.content_type)
-        self._content_type = read.content_type.decode("latin-1")
+        self._like = Like(read.content_type.decode("latin-1"))
 
     def request(self, raw_id: bytes, body: bytes | memoryview, typed_fields: bool) -> InferenceRequest:
         """The request that this head and ``body`` make. Raises :class:`InvalidInput` for a form that is not one."""
         route, read = self.route, self._read
         assert route is not None
         if self._plain:
-            parts = (Part("body", body, self._content_type),)
             return InferenceRequest(
                 raw_id,
-                parts,
+                None,
                 self.headers,
                 explain=route.explain,
                 url_path=route.url_path,
                 timeout=self._timeout,
                 version=route.version,
                 like=self._like,
+                data=body,
             )
         return decode(
             read,
@@ -186,7 +184,7 @@ class RequestHead:
         self._bytes, self._length, self.again = data[:at], at + length, False
         # Anew, not in place: requests that are under way have the old ones.
         self.headers = [(name, digits if _is_length(name) else value) for name, value in self.headers]
-        self._like = Like()
+        self._like = Like(self._like.content_type)
         return length, at
 
 

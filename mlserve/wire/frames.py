@@ -22,6 +22,9 @@ import msgspec
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<BBBBIII")
+_SIZE: Final = 16
+_pack: Final = HEADER.pack
+_unpack: Final = HEADER.unpack_from
 MAGIC: Final = 0x6D
 MAX_META: Final = 64 << 20
 MAX_BODY: Final = 1 << 31
@@ -67,7 +70,7 @@ class Frame:
 
 def header(kind: int, batch_id: int = 0, meta_length: int = 0, body_length: int = 0) -> bytes:
     """The 16 bytes in front of a frame's meta and body."""
-    return HEADER.pack(MAGIC, VERSION, kind, 0, batch_id, meta_length, body_length)
+    return _pack(MAGIC, VERSION, kind, 0, batch_id, meta_length, body_length)
 
 
 def frame(kind: int, batch_id: int = 0, meta: object = None, body: bytes = b"") -> bytes:
@@ -83,7 +86,7 @@ class FrameReader:
         self._max_body = max_body
         self._chunks: list[bytes] = []
         self._have = 0
-        self._need = HEADER.size
+        self._need = _SIZE
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that ``data`` completes. Raises :class:`FrameError` on a bad header."""
@@ -95,10 +98,10 @@ class FrameReader:
         view = memoryview(buffer)
         frames: list[Frame] = []
         position, end = 0, len(buffer)
-        self._need = HEADER.size
-        while end - position >= HEADER.size:
+        self._need = _SIZE
+        while end - position >= _SIZE:
             kind, batch_id, meta_length, body_length = self._check(buffer, position)
-            start = position + HEADER.size
+            start = position + _SIZE
             stop = start + meta_length + body_length
             if stop > end:
                 self._need = stop - position
@@ -112,7 +115,8 @@ class FrameReader:
         return frames
 
     def _check(self, buffer: bytes, position: int) -> tuple[int, int, int, int]:
-        magic, version, kind, _flags, batch_id, meta_length, body_length = HEADER.unpack_from(buffer, position)
+        fields: tuple[int, int, int, int, int, int, int] = _unpack(buffer, position)
+        magic, version, kind, _flags, batch_id, meta_length, body_length = fields
         if magic != MAGIC or version != VERSION:
             raise FrameError(
                 f"bad frame header {buffer[position : position + 4].hex()}: not protocol version {VERSION}"

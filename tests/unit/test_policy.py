@@ -39,12 +39,15 @@ def test_eager_fills_the_second_slot_with_a_full_batch(view: View) -> None:
 
 def test_eager_does_not_let_clients_that_come_back_together_fall_apart_into_small_batches() -> None:
     policy = Eager(8, 0.005)
-    just_answered = View(1, 0.0, idle=1, room=0, expected=8, took=0.2, quiet=0.0005)
-    assert policy.decide(just_answered).wait == pytest.approx(0.0035)
-    assert policy.decide(just_answered._replace(pending=8)) == Decision(8)
-    assert policy.decide(just_answered._replace(quiet=0.0041)) == Decision(1), "longer than 2 % of the batch's time"
-    assert policy.decide(just_answered._replace(took=10.0)).wait == pytest.approx(0.0045), "longer than the delay"
-    assert policy.decide(just_answered._replace(expected=1)) == Decision(1), "a lone client waits"
+
+    def just_answered(pending: int = 1, expected: int = 8, took: float = 0.2, quiet: float = 0.0005) -> View:
+        return View(pending, 0.0, idle=1, room=0, expected=expected, took=took, quiet=quiet)
+
+    assert policy.decide(just_answered()).wait == pytest.approx(0.0035)
+    assert policy.decide(just_answered(pending=8)) == Decision(8)
+    assert policy.decide(just_answered(quiet=0.0041)) == Decision(1), "longer than 2 % of the batch's time"
+    assert policy.decide(just_answered(took=10.0)).wait == pytest.approx(0.0045), "longer than the delay"
+    assert policy.decide(just_answered(expected=1)) == Decision(1), "a lone client waits"
 
 
 def test_window_waits_for_a_full_batch_although_a_worker_is_idle() -> None:
@@ -61,7 +64,8 @@ def test_window_does_not_use_a_second_slot() -> None:
 def test_a_policy_never_takes_more_than_there_is_or_fits_and_never_stalls(
     policy: Eager | Window | Adaptive, view: View
 ) -> None:
-    take, wait = policy.decide(view)
+    decision = policy.decide(view)
+    take, wait = decision.take, decision.wait
     assert 0 <= take <= min(view.pending, policy.batch_size)
     if take:
         assert view.idle or view.room

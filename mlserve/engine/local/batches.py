@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from mlserve.core.messages import InferenceRequest, InferenceResponse, Like, Part
+from mlserve.core.messages import InferenceRequest, InferenceResponse, Like
 from mlserve.errors import ErrorKind, ServeError
 from mlserve.wire.arena import ARENA_FROM, ArenaError
 from mlserve.wire.frames import MAX_BODY, encode_meta
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 decode_meta: Final = msgspec.msgpack.Decoder(ResultMeta).decode
 _LARGE: Final = ARENA_FROM
 _SLICED: Final = 16 << 10  # bytes of answers that are cheaper to copy than to look at piece by piece
-# In msgpack: the lengths that most parts have, and what stands before the id of an item
+# In msgpack: the lengths that most parts have, what stands before the items of a BatchMeta, and before the id of one
 _NUMBERS: Final = [encode_meta(number) for number in range(1024)]
+_LISTS: Final = [bytes((0x91, 0x90 | count)) for count in range(16)]
 _ITEM: Final = [b"\x95" + encode_meta("x" * length)[:-length] for length in range(1, 129)]
 _KINDS: Final = {kind.value: kind for kind in ErrorKind}
 
@@ -48,19 +49,18 @@ class Outgoing:
         self.held: list[bytes | memoryview] = []  # until the worker has answered
         self.length = 0
         jobs = batch.jobs
-        begin = _list_of(len(jobs))
+        begin = _LISTS[len(jobs)] if len(jobs) < 16 else b"\x91\xdd" + len(jobs).to_bytes(4, "big")
         meta, meta_length = [begin], len(begin)
         for job in jobs:
             request = job.request
-            like, parts = request.like, request.parts
+            like = request.like
             item = b""
-            if like is not None and isinstance(parts, tuple):
-                part = parts[0]
-                data = part.data
+            if like is not None:
+                data = request.data
                 size = len(data)
                 if size < _LARGE or arena is None:
                     if not like.after:
-                        _fill(like, part, request)
+                        _fill(like, request)
                     raw_id = request.raw_id
                     number = _NUMBERS[size] if size < 1024 else encode_meta(size)
                     item = b"%b%b%b%b%b" % (_ITEM[len(raw_id) - 1], raw_id, like.before, number, like.after)
@@ -107,15 +107,8 @@ class Outgoing:
         return self.length > MAX_BODY
 
 
-def _list_of(count: int) -> bytes:
-    """What stands before the items of a BatchMeta."""
-    if count < 16:
-        return b"\x91" + bytes((0x90 | count,))
-    return b"\x91\xdd" + count.to_bytes(4, "big")
-
-
-def _fill(like: Like, part: Part, request: InferenceRequest) -> None:
-    like.before = b"\x91\x93" + encode_meta(part.name) + encode_meta(part.content_type)
+def _fill(like: Like, request: InferenceRequest) -> None:
+    like.before = b"\x91\x93" + encode_meta("body") + encode_meta(like.content_type)
     like.after = encode_meta(request.headers) + encode_meta(request.explain) + encode_meta(request.url_path)
 
 
