@@ -86,12 +86,19 @@ def run(
 
 
 def read_inputs(files: Sequence[Path], data: str, content_type: str) -> list[Input]:
-    """What to send. Raises ``typer.BadParameter`` for both or neither, ``OSError`` for a file that cannot be read."""
+    """What to send. Raises ``typer.BadParameter`` for both or neither, and for a file that cannot be read."""
     if bool(files) == bool(data):
         raise typer.BadParameter("give the input either with --input FILE or with -d JSON")
     if data:
         return [Input(data.encode(), content_type or "application/json")]
-    return [Input(path.read_bytes(), content_type or mimetypes.guess_type(path.name)[0] or "") for path in files]
+    return [Input(_read(path), content_type or mimetypes.guess_type(path.name)[0] or "") for path in files]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"--input: cannot read {path}: {error.strerror or error}") from None
 
 
 def find_model(

@@ -101,6 +101,9 @@ def tune(
         raise SettingError(f"{out} is there already: name another with --out, or write over it with --force")
     for option, file in (("--out", str(out)), ("--json", json_file), ("--plot", plot)):
         check_writable(option, file)
+    most = seconds_of(time, "--time")
+    if most <= 0:
+        raise SettingError(f"--time: {time!r} is to be above 0")
     if plot:
         from mlserve.cli.bench_plot import check_plot
 
@@ -108,7 +111,7 @@ def tune(
     from mlserve.archive.requirements import installing
     from mlserve.cli.tune_verify import told
 
-    with tempfile.TemporaryDirectory(prefix="mlserve-tune-") as scratch, Budget(seconds_of(time, "--time")) as budget:
+    with tempfile.TemporaryDirectory(prefix="mlserve-tune-") as scratch, Budget(most) as budget:
         spec = find_model(settings, model, "", Path(scratch), installing(settings))
         curves, verified = search(settings, spec, wanted, budget)
         best = chosen(verified)
@@ -189,11 +192,11 @@ def chosen(verified: Sequence[Verified]) -> Verified | None:
 
 
 def _written(spec: ModelSpec, one: Verified, slos: Sequence[Slo]) -> str:
-    from mlserve.cli.tune_report import config_text, given_text
+    from mlserve.cli.tune_report import SAID, config_text, given_text
 
     text, name = given_text(spec)
     held = ", ".join(f"{slo.name} {one.result.quantile(slo.share) * 1000:.1f} ms" for slo in slos)
-    said = f"mlserve tune: {one.result.rate:,.1f} answers/s for {one.result.level:g} clients, {held}"
+    said = f"{SAID}{one.result.rate:,.1f} answers/s for {one.result.level:g} clients, {held}"
     return config_text(text, one.setting.config(), name, said)
 
 

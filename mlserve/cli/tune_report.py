@@ -18,6 +18,7 @@ from mlserve.load.units import duration_text
 if TYPE_CHECKING:
     from mlserve.core.model import ModelSpec
 
+SAID = "mlserve tune: "  # the comment of a tuning begins so, and is replaced by that of the next
 CURVE = ("WORKERS", "BATCH", "MEDIAN", "SLOW", "ITEMS/S")
 CHECKED = ("WORKERS", "BATCH", "POLICY", "CLIENTS", "PER S", "P50", "P99", "TARGET")  # fits in 80 columns
 
@@ -84,7 +85,7 @@ def config_text(text: str, config: Mapping[str, Any], name: str, said: str) -> s
     import yaml
 
     keys = "|".join(sorted(map(re.escape, filter(None, tuned_keys()))))
-    kept = re.sub(rf"(?m)^(?:{keys})[ \t]*:[^\n]*(?:\n|$)", "", text).rstrip()
+    kept = re.sub(rf"(?m)^(?:(?:{keys})[ \t]*:|# {re.escape(SAID)})[^\n]*(?:\n|$)", "", text).rstrip()
     new = yaml.safe_dump(dict(config), sort_keys=False)
     together = (f"{kept}\n\n" if kept else "") + f"# {said}\n{new}"
     before = parse_config(text.encode(), name) if text.strip() else {}

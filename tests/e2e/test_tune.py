@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
+
+from mlserve.cli.app import run
 
 SLEEPER = """
 import time
@@ -77,6 +80,14 @@ def test_batches_at_once_are_not_found_where_they_double_the_rate(tmp_path: Path
 def test_a_file_that_cannot_be_written_is_found_out_after_the_measuring(tmp_path: Path) -> None:
     done = tune(tmp_path, "--slo", "p99=30ms", "--out", "nowhere/model-config.yaml")
     assert (done.returncode, done.stderr) == (2, "mlserve: error: --out: there is no folder nowhere\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["--time", "0"], "--time: '0'"), (["-i", "nofile"], "--input: cannot read nofile")]
+)
+def test_wrong_usage_is_measured(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "sleeper.py", "--slo", "p99=30ms", *arguments]) == 2
+    assert words in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_a_target_that_nothing_meets_is_said_and_nothing_is_written(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def test_torch_is_never_installed_unpinned() -> None:
             assert not re.search(r"install\b.*\btorch\b(?!==)", line.replace("torch-model-archiver", "")), line
 
 
+def test_a_variable_that_names_an_environment_does_not_reach_servers(tmp_path: Path) -> None:
+    """A server takes each ``MLSERVE_`` variable for a setting, and refuses those that are none."""
+    text = (ROOT / "scripts" / "_env_models").read_text(encoding="utf-8").replace('source "', 'true "')
+    (tmp_path / "_env_models").write_text(text)
+    command = ["bash", "-c", f". {tmp_path / '_env_models'}; env"]
+    environ = {"PATH": "/usr/bin:/bin", "MLSERVE_MODELS_VENV": "/x"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=True)
+    assert "MLSERVE_" not in done.stdout
+
+
 def test_every_script_is_in_the_table() -> None:
     text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in RUNNABLE if path.parent.name == "scripts" and f"scripts/{path.name}" not in text]

@@ -209,6 +209,12 @@ def test_comments_and_other_keys_of_the_configuration_stay() -> None:
     assert yaml.safe_load(written) == expected
 
 
+def test_what_an_earlier_tuning_said_stays() -> None:
+    text = config_text("# ours\nlabels: [a]\n", Setting(ONE, 8, 12.0).config(), "c.yaml", "mlserve tune: 99 answers/s")
+    again = config_text(text, Setting(ONE, 4, 5.0).config(), "c.yaml", "mlserve tune: 77 answers/s")
+    assert again == text.replace("99", "77").replace("batchSize: 8", "batchSize: 4").replace("Delay: 12", "Delay: 5")
+
+
 def test_a_configuration_that_is_no_lines_is_written_anew() -> None:
     config = Setting(ONE, 8, 12.0, "adaptive", 50.0).config()
     written = config_text("{batchSize: 1, labels: [a]}", config, "c.yaml", "said")
