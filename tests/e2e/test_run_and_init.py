@@ -164,7 +164,7 @@ def test_wrong_use_is_said_before_anything_is_loaded(tmp_path):
     assert done.returncode == 1
     assert "nothing-there" in done.stderr
     done = mlserve("run", "handler.py", "-i", "gone.jpg", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "gone.jpg" in done.stderr
 
 
