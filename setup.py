@@ -15,8 +15,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-# The worker's modules are not among them: it gains nothing that can be measured, and handlers give it values of any
-# type, where compiled code raises TypeError for what is not as annotated. And no class here may derive from an
+# Handlers give values of any type, where compiled code raises TypeError for what is not as annotated: those are Any.
+# What handlers see of the worker, and its other ways to work, are interpreted. And no class here may derive from an
 # interpreted one that can be referred to weakly (logging.Handler, threading.Thread): mypyc 2.4 frees it and leaves the
 # references, and the next collection crashes (tests/packaging/test_compiled_modules.py).
 MODULES = [
@@ -50,6 +50,15 @@ MODULES = [
     "mlserve/engine/local/batches.py",
     "mlserve/engine/local/link.py",
     "mlserve/wire/frames.py",
+    # a batch in the worker: from its socket to the handler and back
+    "mlserve/worker/attempt.py",
+    "mlserve/worker/encode.py",
+    "mlserve/worker/link.py",
+    "mlserve/worker/loop.py",
+    "mlserve/worker/replies.py",
+    "mlserve/worker/results.py",
+    "mlserve/worker/rows.py",
+    "mlserve/worker/runner.py",
 ]
 # Not the settings of [tool.mypy], which are for people: here only what the code means counts, and what is imported
 # need not be installed while this is built.

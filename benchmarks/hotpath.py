@@ -28,9 +28,10 @@ from mlserve.rest.fast import FastLane
 from mlserve.rest.lane import LaneShared, Limits
 from mlserve.wire.frames import FrameReader, encode_meta, header
 from mlserve.wire.payload import Load
-from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.context import make_context
 from mlserve.worker.link import Link
 from mlserve.worker.loader import Entry
+from mlserve.worker.rows import RowDecoder
 from mlserve.worker.runner import Runner, Work
 
 BATCH = 8

@@ -150,8 +150,9 @@ class InProcess:
     def __init__(self, settings: Settings, spec: ModelSpec, gpu: int | None) -> None:
         from mlserve.compat.finder import install
         from mlserve.wire.payload import Load
-        from mlserve.worker.context import RowDecoder, make_context
+        from mlserve.worker.context import make_context
         from mlserve.worker.loader import LoadError, load
+        from mlserve.worker.rows import RowDecoder
         from mlserve.worker.runner import Runner
 
         request = Load(

@@ -79,7 +79,7 @@ class Load(msgspec.Struct):
     handler_threads: int = 1  # batches computed at once
 
 
-class MetricRecord(msgspec.Struct, array_like=True):
+class MetricRecord(msgspec.Struct, array_like=True, gc=False):
     """One call on ``context.metrics``. ``kind`` is "counter", "gauge" or "histogram".
 
     ``origin``: 0 = ``dimensions`` are complete; 1 = reported by ``add_*``, about the model; 2 = by ``add_error``. What
@@ -115,7 +115,7 @@ class LoadFailed(msgspec.Struct):
     metrics: list[MetricRecord] = []  # reported by the handler before it failed
 
 
-class PartMeta(msgspec.Struct, array_like=True):
+class PartMeta(msgspec.Struct, array_like=True, gc=False):
     """One part of an item. ``offset`` >= 0: it lies in the arena there, else in the frame body, in order."""
 
     name: str
@@ -137,7 +137,7 @@ class ItemMeta(msgspec.Struct, array_like=True):
 _decode_headers = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
 
 
-class ReceivedItem(msgspec.Struct, array_like=True):
+class ReceivedItem(msgspec.Struct, array_like=True, gc=False):
     """An :class:`ItemMeta` as a worker reads it: most handlers never ask for the headers."""
 
     request_id: str
@@ -152,7 +152,7 @@ class ReceivedItem(msgspec.Struct, array_like=True):
         return _decode_headers(self.raw_headers)
 
 
-class ReceivedBatch(msgspec.Struct, array_like=True):
+class ReceivedBatch(msgspec.Struct, array_like=True, gc=False):
     """A :class:`BatchMeta` as a worker reads it."""
 
     items: list[ReceivedItem]
@@ -164,7 +164,7 @@ class BatchMeta(msgspec.Struct, array_like=True):
     items: list[ItemMeta]
 
 
-class ItemResult(msgspec.Struct, array_like=True):
+class ItemResult(msgspec.Struct, array_like=True, gc=False):
     """One answer. ``error`` is an ErrorKind value or empty; then there is no body and ``message`` tells.
 
     ``status`` != 200 with an empty ``error`` is a status the handler set for a body of its own.
@@ -182,7 +182,7 @@ class ItemResult(msgspec.Struct, array_like=True):
     offset: int = -1
 
 
-class ResultMeta(msgspec.Struct, array_like=True):
+class ResultMeta(msgspec.Struct, array_like=True, gc=False):
     """Worker -> server: a finished batch.
 
     ``received``, ``started`` and ``finished`` are CLOCK_MONOTONIC seconds, which all processes of a host share;

@@ -16,7 +16,6 @@ on a GPU the whole of the decoding; on a CPU that inference fills nothing, as bo
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,8 +38,7 @@ class Prepared(Attempts):
     """A batch in two parts: :meth:`prepare` in a thread of the pool, then :meth:`answer` in the main thread."""
 
     def __init__(self, runner: Runner, work: Work) -> None:
-        own = copy.copy(runner)
-        own.context = own_context(runner.context)
+        own = runner.apart(own_context(runner.context))
         items = decode_batch(work.meta).items
         super().__init__(own, work.batch_id, items, own.rows.cut(items, work.body), work.cancelled)
         self.runner = own
@@ -50,7 +48,7 @@ class Prepared(Attempts):
 
     def prepare(self) -> Prepared:
         """Decode the rows and have the handler preprocess them. What it raises is kept for the answer."""
-        rows = super()._prepare(range(len(self._items)))
+        rows = super()._prepare(list(range(len(self._items))))
         if rows and self.runner.entry.ahead is not None:
             try:
                 self._finish = self.runner.entry.ahead(rows, self._context)
@@ -127,7 +125,7 @@ def _answer(work: Work, future: Future[Prepared], runner: Runner, replies: Repli
         raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
     started, context = monotonic(), batch.runner.context
     work_on(context)
-    batch.answer(range(len(batch.results.items)))
+    batch.answer(list(range(len(batch.results.items))))
     meta, bodies = result_of(batch, context, work, started)
     send_result(work, meta, bodies, runner.link, replies)
     if batch.runner.fatal:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final
 
 from mlserve.errors import InvalidInput, ServeError
 from mlserve.wire.payload import ItemMeta, ReceivedItem
 from mlserve.worker import failures
-from mlserve.worker.context import WireRequest
+from mlserve.worker.context import WireRequests
 from mlserve.worker.metrics import Metrics
+from mlserve.worker.native import mypyc_attr
 from mlserve.worker.results import Results
+from mlserve.worker.rows import Part
 from mlserve.worker.streams import ChunkSender, as_generator, drain, is_stream
 
 if TYPE_CHECKING:
     from mlserve.worker.runner import Runner
 
-log = logging.getLogger("mlserve.worker")
+log: Final = logging.getLogger("mlserve.worker")
 
 
 class _BatchStream:
@@ -38,6 +41,7 @@ class _BatchStream:
         yield from self.steps
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Attempts:
     """The state of one batch while it is answered. ``seconds`` are preprocess, inference and postprocess."""
 
@@ -46,7 +50,7 @@ class Attempts:
         runner: Runner,
         batch_id: int,
         items: Sequence[ItemMeta | ReceivedItem],
-        raw: Sequence[Sequence[memoryview]],
+        raw: Sequence[Sequence[Part]],
         cancelled: set[int],
     ) -> None:
         load = runner.load
@@ -55,7 +59,8 @@ class Attempts:
         self._items = items
         self._raw = raw
         self._cancelled = cancelled
-        self._chunks = ChunkSender(runner.link, batch_id, load.infer_content_type)
+        self._batch_id = batch_id
+        self._chunks: ChunkSender | None = None
         self._live: list[int] = []  # row in the handler's data -> item of the batch
         self._streamed: set[int] = set()  # items of which a piece has been sent
         self.results = Results(len(items), load.infer_content_type, load.max_response_size, load.strict_results)
@@ -85,22 +90,24 @@ class Attempts:
 
     def _prepare(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Point the context at the items that go to the handler, and decode their rows."""
-        rows, live, requests = [], [], []
-        decode = self._runner.rows.row
+        rows: list[dict[str, Any]] = []
+        live: list[int] = []
+        given = []
+        decoder, items, raw, cancelled = self._runner.rows, self._items, self._raw, self._cancelled
         for index in indices:
-            if index in self._cancelled:
+            if cancelled and index in cancelled:
                 self.results.cancel(index)
                 continue
-            item = self._items[index]
+            item = items[index]
             try:
-                rows.append(decode(item, self._raw[index]))
+                rows.append(decoder.row(item, raw[index]))
             except InvalidInput as error:
                 self.results.fail(index, error)
                 continue
             live.append(index)
-            requests.append(WireRequest(item))
+            given.append(item)
         self._live = live
-        self._context.begin(requests, self._is_cancelled, self._send)
+        self._context.begin(WireRequests(given), self._is_cancelled, self._send)
         return rows
 
     def _is_cancelled(self, row: int) -> bool:
@@ -112,10 +119,14 @@ class Attempts:
         if index not in self._cancelled:
             first = index not in self._streamed
             self._streamed.add(index)
+            if self._chunks is None:
+                self._chunks = ChunkSender(self._runner.link, self._batch_id, self._runner.load.infer_content_type)
             self._chunks.send(index, piece, self._context.reply(row), first=first)
 
     def _call(self, rows: list[dict[str, Any]]) -> Any:
         output = self._runner.entry.call(rows, self._context)
+        if type(output) is list:
+            return output
         if hasattr(output, "__await__"):
             output = self._runner.run(output)
         if is_stream(output):  # its code runs up to the first piece here, where an exception can still be isolated
@@ -172,12 +183,14 @@ class Attempts:
             return
         if context.report_times and context.metrics is not None:
             context.metrics.add_time("PredictionTime", round(seconds * 1000, 2))
-        streams = {}
+        streams: dict[int, Generator[Any, None, None]] = {}
+        replies = context._replies  # what was set, by row
         for row, element in enumerate(output):
-            if is_stream(element):
+            kind = type(element)
+            if kind is GeneratorType or kind is AsyncGeneratorType:
                 streams[row] = as_generator(element, self._runner.run)
             else:
-                results.put(live[row], element, context.reply(row))
+                results.put(live[row], element, replies.get(row) if replies else None)
         if results.unsupported and self._runner.load.strict_results:
             log.error("%s", results.unsupported)
             for index in live:

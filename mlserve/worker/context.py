@@ -1,23 +1,14 @@
-"""Wire metadata -> what a handler sees: the context of the model, the requests of a batch and their rows."""
+"""Wire metadata -> what a handler sees: the context of the model, and the requests of a batch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from mlserve.errors import InvalidInput
 from mlserve.handler import Context, RequestInfo
-from mlserve.wire.arena import Arena
-from mlserve.wire.payload import ItemMeta, Load, PartMeta, ReceivedItem
+from mlserve.wire.payload import ItemMeta, Load, ReceivedItem
 from mlserve.worker.caching_metric import current
 from mlserve.worker.metrics import Metrics
-
-# Not orjson: that turns integers beyond 64 bits into floats, and is no faster here (40 B object 1.0 against 0.7 us,
-# 150,000 floats 18.8 against 15.5 ms). NaN and the like go to the json module.
-_parse = msgspec.json.Decoder().decode
 
 
 def make_context(load: Load) -> Context:
@@ -70,82 +61,19 @@ class WireRequest(RequestInfo):
         return self._headers
 
 
-class RowDecoder:
-    """Turns the raw parts of an item into the row of ``data`` that the handler gets."""
+class WireRequests(Sequence[RequestInfo]):
+    """The requests of a batch, each made when somebody first asks for it: most handlers never do."""
 
-    def __init__(self, load: Load, arena: Arena | None, views: bool = False) -> None:
-        self._decode = load.decode_input
-        self._reject = load.reject_invalid_json
-        self._arena = arena
-        self._views = views
+    __slots__ = ("_items", "_made")
 
-    def cut(self, items: Sequence[ItemMeta | ReceivedItem], body: memoryview) -> list[list[memoryview]]:
-        """The raw parts of every item, in order: from the arena, or from the frame's body one behind the other.
+    def __init__(self, items: Sequence[ItemMeta | ReceivedItem]) -> None:
+        self._items = items
+        self._made: list[RequestInfo] | None = None
 
-        Raises ValueError when the lengths do not fit the body or the arena; then the sender's state is not ours.
-        """
-        position, raw = 0, []
-        for item in items:
-            parts = []
-            for part in item.parts:
-                if part.offset >= 0:
-                    if self._arena is None:
-                        raise ValueError("a part lies in an arena, but this worker was given none")
-                    parts.append(self._arena.view(part.offset, part.length))
-                else:
-                    parts.append(body[position : position + part.length])
-                    position += part.length
-            raw.append(parts)
-        if position != len(body):
-            raise ValueError(f"the parts of a batch announce {position} bytes, its body has {len(body)}")
-        return raw
+    def __len__(self) -> int:
+        return len(self._items)
 
-    def row(self, item: ItemMeta | ReceivedItem, raw: Sequence[memoryview]) -> dict[str, Any]:
-        """One row. Raises :class:`InvalidInput` for a body that is not what its content type says."""
-        parts = item.parts
-        if len(parts) == 1:
-            return {parts[0].name: self._value(parts[0], raw[0])}
-        return {part.name: self._value(part, data) for part, data in zip(parts, raw, strict=True)}
-
-    def _value(self, part: PartMeta, data: memoryview) -> Any:
-        form = _FORMS.get(part.content_type)
-        if form is None:
-            form = _form(part.content_type)
-        if form and self._decode and data:
-            try:
-                return parse_json(data) if form == JSON else str(data, "utf-8")
-            except ValueError as error:
-                if self._reject:
-                    raise InvalidInput(_complaint(part, form, error)) from None
-        return data if self._views else bytearray(data)
-
-
-RAW, JSON, TEXT = "", "JSON", "UTF-8 text"
-_FORMS: dict[str, str] = {"": RAW, "application/json": JSON, "application/octet-stream": RAW, "image/jpeg": RAW}
-
-
-def _form(content_type: str) -> str:
-    """How a part of this type is decoded; kept for the next one (parsing it took 0.5 us), up to 256 spellings."""
-    media = content_type.partition(";")[0].strip().lower()
-    form = JSON if media == "application/json" else TEXT if media.startswith("text/") else RAW
-    if len(_FORMS) < 256:
-        _FORMS[content_type] = form
-    return form
-
-
-def _complaint(part: PartMeta, form: str, error: ValueError) -> str:
-    subject = "Request body" if part.name in ("body", "data") else f"Part {part.name!r} of the request"
-    reason = f"{error.reason} at byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
-    return f"{subject} is not valid {form}: {reason}; fix it or its Content-Type"
-
-
-def parse_json(data: memoryview) -> Any:
-    """Parse JSON as Python's ``json`` does, NaN and Infinity included. Raises ValueError with reason and position."""
-    try:
-        return _parse(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        return json.loads(bytes(data))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    def __getitem__(self, index: Any) -> Any:
+        if self._made is None:
+            self._made = [WireRequest(item) for item in self._items]
+        return self._made[index]

@@ -12,7 +12,6 @@ of a batch stays with that batch, what it loaded is there once. The worker's sha
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import logging
 import os
@@ -68,8 +67,7 @@ class Crew:
 
     def _work(self) -> None:
         """Answer batches until :class:`Stop` is raised."""
-        own = copy.copy(self._runner)
-        own.context = own_context(own.context)
+        own = self._runner.apart(own_context(self._runner.context))
         own.entry = own.entry.for_thread(own.context)
         own.run = Coroutines()
         if isinstance(own.context.metrics, Metrics):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from mlserve.worker import jsontext
 from mlserve.worker.link import Buffer
 
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-BINARY = "application/octet-stream"
+JSON: Final = "application/json"
+TEXT: Final = "text/plain; charset=utf-8"
+BINARY: Final = "application/octet-stream"
 
 
 class UnsupportedOutput(Exception):
@@ -31,6 +31,8 @@ def encode_element(element: Any) -> tuple[Buffer, str]:
     JSON lists and numbers, anything else as indented JSON. Raises :class:`UnsupportedOutput` for what JSON cannot hold.
     """
     kind = type(element)
+    if kind is bytes:
+        return element, BINARY
     if kind is dict or kind is list:
         return _json(element)
     if isinstance(element, str):

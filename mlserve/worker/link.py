@@ -10,12 +10,13 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
+from typing import Final
 
 from mlserve.wire.frames import frame, header
 
 Buffer = bytes | bytearray | memoryview
-JOIN_BELOW = 64 << 10
-MAX_VECTOR = 1000  # IOV_MAX is 1024 on Linux
+JOIN_BELOW: Final = 64 << 10
+MAX_VECTOR: Final = 1000  # IOV_MAX is 1024 on Linux
 
 
 class Link:
@@ -33,12 +34,16 @@ class Link:
 
     def send(self, kind: int, batch_id: int, meta: bytes, bodies: Sequence[Buffer]) -> None:
         """Send one frame whose body is ``bodies`` end to end. Raises OSError when the server is gone."""
-        length = sum(map(len, bodies))
+        length = 0
+        for body in bodies:
+            length += len(body)
         head = header(kind, batch_id, len(meta), length)
         if length < JOIN_BELOW:
-            self._send_all([b"".join((head, meta, *bodies))])
+            pieces: list[Buffer] = [head, meta]
+            pieces.extend(bodies)
+            self._send_all([b"".join(pieces)])
         else:
-            self._send_all([head, meta, *(body for body in bodies if len(body))])
+            self._send_all([head, meta, *[body for body in bodies if len(body)]])
 
     def _send_all(self, buffers: Sequence[Buffer]) -> None:
         with self._lock:

@@ -32,13 +32,14 @@ from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION, Frame, Kind
 from mlserve.wire.payload import Hello, Load, LoadFailed, Ready, Warm
 from mlserve.worker import failures, logs
-from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.context import make_context
 from mlserve.worker.coroutines import Coroutines
 from mlserve.worker.link import Link
 from mlserve.worker.loader import LoadError, load
 from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
 from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
+from mlserve.worker.rows import RowDecoder
 from mlserve.worker.runner import Runner, preprocess_threads
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -21,7 +21,12 @@ class Replies:
     def place(self, batch_id: int, items: Sequence[ItemResult], bodies: list[Buffer]) -> list[Buffer]:
         """Copy large bodies into the arena, set their items' ``offset``, and return the bodies that remain inline."""
         arena = self._arena
-        if arena is None or max(map(len, bodies), default=0) < ARENA_FROM:
+        if arena is None:
+            return bodies
+        for body in bodies:
+            if len(body) >= ARENA_FROM:
+                break
+        else:
             return bodies
         offsets = []
         inline: list[Buffer] = []

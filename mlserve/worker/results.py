@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from mlserve.errors import ErrorKind
 from mlserve.handler import Response
@@ -16,7 +16,7 @@ from mlserve.worker.encode import UnsupportedOutput, encode_element, encode_stri
 from mlserve.worker.failures import refusal, to_result
 from mlserve.worker.link import Buffer
 
-_CANCELLED = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
+_CANCELLED: Final = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
 
 
 def unfit(header: tuple[str, str]) -> bool:
@@ -31,7 +31,6 @@ class Results:
         self._infer = infer
         self._max_size = max_size
         self._strict = strict
-        self._encode = encode_strictly if strict else encode_element
         self.unsupported = ""  # why an element could not be encoded
         self.items: list[ItemResult | None] = [None] * count
         self._types: list[str | None] = [None] * count  # of answers of which there is nothing else to say
@@ -59,12 +58,17 @@ class Results:
 
     def put(self, index: int, element: Any, reply: Any) -> None:
         """Encode the handler's ``element``; ``reply`` is what was set on the context for it, or None."""
-        if isinstance(element, Exception):
-            self.fail(index, element)
-            return
-        response = element if isinstance(element, Response) else None
+        response: Response | None = None
+        kind = type(element)
+        if kind is not str and kind is not dict and kind is not list and kind is not bytes:
+            if isinstance(element, Exception):
+                self.fail(index, element)
+                return
+            if isinstance(element, Response):
+                response = element
+                element = response.body
         try:
-            body, natural = self._encode(response.body if response is not None else element)
+            body, natural = encode_strictly(element) if self._strict else encode_element(element)
         except UnsupportedOutput as error:
             self.unsupported = str(error)
             self.refuse(index, str(error))
@@ -103,11 +107,19 @@ class Results:
 
     def plain(self) -> tuple[list[int], str] | None:
         """The lengths of all answers and their common content type, if there is nothing else to say of any of them."""
-        first = self._types[0] if self._types else None
-        if first is None or self._types.count(first) != len(self._types):
+        types = self._types
+        first = types[0] if types else None
+        if first is None or types.count(first) != len(types):
             return None
-        lengths = [len(body) for body in self.bodies]
-        return (lengths, first) if max(lengths) < ARENA_FROM and sum(lengths) <= MAX_BODY else None
+        lengths: list[int] = []
+        total = 0
+        for body in self.bodies:
+            length = len(body)
+            if length >= ARENA_FROM:
+                return None
+            total += length
+            lengths.append(length)
+        return (lengths, first) if total <= MAX_BODY else None
 
     def finish(self) -> tuple[list[ItemResult], list[Buffer]]:
         """Every item's result and body. An item that got none, or does not fit the frame, is an error here."""

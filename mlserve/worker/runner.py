@@ -9,20 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mlserve.handler import Context
-from mlserve.wire.payload import Load, ReceivedBatch, ResultMeta
+from mlserve.wire.payload import Load, ReceivedBatch, ReceivedItem, ResultMeta
 from mlserve.worker.attempt import Attempts
-from mlserve.worker.context import RowDecoder
-from mlserve.worker.link import Buffer, Link
+from mlserve.worker.link import Buffer
 from mlserve.worker.loader import BUILTIN, Entry
 from mlserve.worker.metrics import take_metrics
+from mlserve.worker.rows import RowDecoder
 
-log = logging.getLogger("mlserve.worker")
-decode_batch = msgspec.msgpack.Decoder(ReceivedBatch).decode
+log: Final = logging.getLogger("mlserve.worker")
+decode_batch: Final = msgspec.msgpack.Decoder(ReceivedBatch).decode
 
 
 class Work:
@@ -41,10 +41,13 @@ class Work:
 
 
 class Runner:
-    """Calls one loaded handler. ``fatal`` tells why the process has to go, once the device is lost to it."""
+    """Calls one loaded handler. ``fatal`` tells why the process has to go, once the device is lost to it.
+
+    ``link`` takes the pieces of streams: a ``Link``, or what stands in for it where there is no server.
+    """
 
     def __init__(
-        self, entry: Entry, context: Context, load: Load, rows: RowDecoder, link: Link, run: Callable[[Any], Any]
+        self, entry: Entry, context: Context, load: Load, rows: RowDecoder, link: Any, run: Callable[[Any], Any]
     ) -> None:
         self.entry = entry
         self.context = context
@@ -54,12 +57,16 @@ class Runner:
         self.run = run
         self.fatal = ""
 
+    def apart(self, context: Context) -> Runner:
+        """The same for batches that have a context of their own."""
+        return Runner(self.entry, context, self.load, self.rows, self.link, self.run)
+
     def handle(self, work: Work) -> tuple[ResultMeta, list[Buffer]]:
         """Answer a batch: its results and one body per item. Raises ValueError if the frame makes no sense."""
         started = monotonic()
-        items = decode_batch(work.meta).items
+        items: list[ReceivedItem] = decode_batch(work.meta).items
         attempts = Attempts(self, work.batch_id, items, self.rows.cut(items, work.body), work.cancelled)
-        attempts.answer(range(len(items)))
+        attempts.answer(list(range(len(items))))
         self.context.begin(())
         return result_of(attempts, self.context, work, started)
 
@@ -69,8 +76,10 @@ def result_of(attempts: Attempts, context: Context, work: Work, started: float) 
     records = take_metrics(context)
     pre, inference, post = attempts.seconds
     results = attempts.results
-    if (plain := results.plain()) is not None:
-        meta = ResultMeta([], work.received, started, monotonic(), pre, inference, post, records, *plain)
+    plain = results.plain()
+    if plain is not None:
+        lengths, kind = plain
+        meta = ResultMeta([], work.received, started, monotonic(), pre, inference, post, records, lengths, kind)
         return meta, results.bodies
     answers, bodies = results.finish()
     return ResultMeta(answers, work.received, started, monotonic(), pre, inference, post, records), bodies

@@ -26,6 +26,7 @@ from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop
 from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.results import Results
+from mlserve.worker.rows import Part
 from mlserve.worker.runner import Runner, Work, decode_batch
 from mlserve.worker.streams import ChunkSender
 
@@ -35,7 +36,7 @@ log = logging.getLogger("mlserve.worker")
 class Running:
     """A request from when it joins until its last answer."""
 
-    def __init__(self, work: Work, item: ReceivedItem, raw: Sequence[memoryview], chunks: ChunkSender) -> None:
+    def __init__(self, work: Work, item: ReceivedItem, raw: Sequence[Part], chunks: ChunkSender) -> None:
         self.work = work
         self.item = item
         self.raw = raw
@@ -139,7 +140,7 @@ class Steps:
         for each in running:
             each.started = each.started or now
         step = _Step(self._runner, running)
-        step.answer(range(len(running)))
+        step.answer(list(range(len(running))))
         results, bodies = step.results.finish()
         self._runner.context.begin(())
         for each in running:

@@ -10,7 +10,6 @@ While requests are in flight the loop sends a sign of life every second: a handl
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator
 from queue import Empty
 from time import monotonic, perf_counter
@@ -35,7 +34,7 @@ class _Attempt(Attempts):
     async def answer_it(self) -> None:
         """Await the handler, and send what it yields as it comes."""
         start = perf_counter()
-        rows = self._prepare(range(len(self._items)))
+        rows = self._prepare(list(range(len(self._items))))
         if not rows:
             return
         called = perf_counter()
@@ -153,8 +152,7 @@ class Tasks:
         assert task is not None
         cancel = task.cancel  # not before here: a task that is cancelled before it runs gives no answer at all
         work.on_cancel = lambda: self._loop.call_soon_threadsafe(cancel)
-        runner = copy.copy(self._runner)
-        runner.context = own_context(runner.context)
+        runner = self._runner.apart(own_context(self._runner.context))
         try:
             items = decode_batch(work.meta).items
             raw = runner.rows.cut(items, work.body)

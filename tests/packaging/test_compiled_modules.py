@@ -29,9 +29,10 @@ def test_no_compiled_class_derives_from_one_that_crashes_when_it_is_freed() -> N
 
 
 def test_no_interpreted_class_derives_from_a_compiled_one() -> None:
-    """Python refuses that when the module is imported."""
+    """Python refuses that when the module is imported, unless mypyc was told of it."""
     inside = {ROOT / name for name in MODULES}
-    names = {node.name for _, node in classes(sorted(inside))}
+    told = "mypyc_attr(allow_interpreted_subclasses=True)"
+    names = {node.name for _, node in classes(sorted(inside)) if told not in map(ast.unparse, node.decorator_list)}
     imported = []
     for path in sorted({*(ROOT / "mlserve").rglob("*.py"), *(ROOT / "handlers").rglob("*.py")} - inside):
         tree = ast.parse(path.read_text(encoding="utf-8"))

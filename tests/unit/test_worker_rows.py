@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mlserve.errors import InvalidInput
 from mlserve.wire.arena import Arena
 from mlserve.wire.payload import ItemMeta, Load, PartMeta
-from mlserve.worker.context import RowDecoder, WireRequest, parse_json
+from mlserve.worker.context import WireRequest
+from mlserve.worker.rows import RowDecoder, parse_json
 
 
 def decode(*parts, arena=None, views=False, **settings):

@@ -9,8 +9,9 @@ from mlserve.errors import InvalidInput
 from mlserve.handler import PredictionError, Response
 from mlserve.wire.frames import Kind, encode_meta
 from mlserve.wire.payload import BatchMeta, ChunkMeta, ItemMeta, Load, PartMeta
-from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.context import make_context
 from mlserve.worker.loader import Entry
+from mlserve.worker.rows import RowDecoder
 from mlserve.worker.runner import Runner, Work
 
 

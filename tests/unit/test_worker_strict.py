@@ -7,8 +7,9 @@ from mlserve.errors import ErrorKind
 from mlserve.handler import PredictionError
 from mlserve.wire.frames import encode_meta
 from mlserve.wire.payload import BatchMeta, ItemMeta, Load, PartMeta
-from mlserve.worker.context import RowDecoder, make_context
+from mlserve.worker.context import make_context
 from mlserve.worker.loader import Entry
+from mlserve.worker.rows import RowDecoder
 from mlserve.worker.runner import Runner, Work
 
 
