@@ -55,7 +55,7 @@ class Attempts:
     ) -> None:
         load = runner.load
         self._runner = runner
-        self._context = runner.context
+        self._context: Any = runner.context  # a handler may have put anything on it
         self._items = items
         self._raw = raw
         self._cancelled = cancelled
@@ -164,7 +164,7 @@ class Attempts:
             self._runner.fatal = failures.describe(error)
 
     def _fail(self, indices: Sequence[int], error: BaseException) -> None:
-        if failures.refusal(error) is None:
+        if not failures.is_refusal(error):
             ids = ", ".join(self._items[index].request_id for index in indices[:8])
             log.error("The handler failed for request %s", ids, exc_info=error)
         for index in indices:

@@ -62,6 +62,11 @@ def refusal(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the handler refused the item on purpose."""
+    return refusal(error) is not None
+
+
 def to_result(error: BaseException) -> ItemResult:
     """The answer for an item whose handling raised ``error``."""
     refused = refusal(error)

@@ -13,7 +13,7 @@ from mlserve.wire.arena import ARENA_FROM
 from mlserve.wire.frames import MAX_BODY
 from mlserve.wire.payload import ItemResult
 from mlserve.worker.encode import UnsupportedOutput, encode_element, encode_strictly
-from mlserve.worker.failures import refusal, to_result
+from mlserve.worker.failures import is_refusal, to_result
 from mlserve.worker.link import Buffer
 
 _CANCELLED: Final = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
@@ -43,7 +43,7 @@ class Results:
     def fail(self, index: int, error: BaseException) -> None:
         """This item ends with an error."""
         item = to_result(error)
-        if self._strict and refusal(error) is None:
+        if self._strict and not is_refusal(error):
             if "CUDA" in str(error):
                 item.error = ErrorKind.OUT_OF_MEMORY.value
             out_of_memory = item.error == ErrorKind.OUT_OF_MEMORY.value
@@ -58,7 +58,7 @@ class Results:
 
     def put(self, index: int, element: Any, reply: Any) -> None:
         """Encode the handler's ``element``; ``reply`` is what was set on the context for it, or None."""
-        response: Response | None = None
+        response: Any = None  # its attributes may be anything, whatever its class says
         kind = type(element)
         if kind is not str and kind is not dict and kind is not list and kind is not bytes:
             if isinstance(element, Exception):
