@@ -115,6 +115,9 @@ def test_the_kernels_out_of_memory_counter_is_read_wherever_it_is(tmp_path):
 )
 def test_threads_that_wait_do_not_starve_those_that_compute_unless_the_user_says_so(given, spins):
     assert worker_env(_spec(), (), 4, 2, given).get("GOMP_SPINCOUNT") == spins
+    assert worker_env(_spec(), (), 4, 2, given)["OPENBLAS_THREAD_TIMEOUT"] == "20"
+    user = {**given, "OPENBLAS_THREAD_TIMEOUT": "26"}
+    assert worker_env(_spec(), (), 4, 2, user)["OPENBLAS_THREAD_TIMEOUT"] == "26"
 
 
 def test_a_batchs_memory_is_not_given_back_to_be_zeroed_for_the_next_unless_the_user_says_so():
