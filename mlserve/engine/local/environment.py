@@ -47,8 +47,8 @@ def _tune(env: dict[str, str]) -> None:
         # A waiting OpenMP thread spins for milliseconds and starves the one it waits for as soon as anything else runs:
         # beside one busy process 132 to 180 ms an image by default, 57 to 67 like this; on idle cores no difference.
         env.setdefault("GOMP_SPINCOUNT", "10000")
-    # An OpenBLAS thread spins for 2^26 cycles, 27 ms, when its library has been loaded and after each call: 5.3 ms of CPU
-    # for a product of 40 us every 5 ms, 0.7 like this (0.4 ms); calls one behind the other are as fast as before.
+    # An OpenBLAS thread spins for 2^26 cycles, 27 ms, when its library has been loaded and after each call: 5.3 ms of
+    # CPU for a product of 40 us every 5 ms, 0.7 with 0.4 ms; calls one behind the other are as fast as before.
     env.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     # glibc gives a batch's buffers back to the kernel after each batch and has every page zeroed anew for the next:
     # 6,000 page faults and 22 ms of 42 an image at batch 8; none, and 26 ms, like this. Memory stays at its peak.
