@@ -227,8 +227,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench batching", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round: to see that it works")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the length of a window: for slow machines")
-    parser.add_argument("--rounds", type=int, help="rounds (default 2)")
+    parser.add_argument(
+        "--scale", type=report.amount, default=1.0, help="times the length of a window: for slow machines"
+    )
+    parser.add_argument("--rounds", type=report.count, help="rounds (default 2)")
     parser.add_argument("--only", help="rows whose title contains this")
     parser.add_argument("--update-readme", action="store_true", help="put the table into benchmarks/README.md")
     return parser.parse_args(argv)

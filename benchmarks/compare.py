@@ -90,8 +90,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--work", help=f"of {','.join(MEASURES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {FULL.rounds})")
-    parser.add_argument("--minutes", type=float, help=f"of the steady run (default {FULL.minutes:.0f})")
+    parser.add_argument("--rounds", type=report.count, help=f"rounds (default {FULL.rounds})")
+    parser.add_argument("--minutes", type=report.amount, help=f"of the steady run (default {FULL.minutes:.0f})")
     parser.add_argument("--report", action="store_true", help="measure nothing: write the report of what was measured")
     parser.add_argument("--update-readme", action="store_true", help="put the report into README.md files and docs")
     parser.add_argument(

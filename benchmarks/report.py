@@ -18,6 +18,19 @@ HERE = Path(__file__).resolve().parent
 Load = dict[str, float]
 
 
+def amount(text: str) -> float:
+    """A number above 0 of the command line; raises ValueError, of which argparse makes an error, for others."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError(text)
+    return float(text)
+
+
+def count(text: str) -> int:
+    """The same, whole."""
+    amount(text)
+    return int(text)
+
+
 def machine() -> str:
     """The machine and the versions, in one sentence."""
     cpu = platform.processor() or platform.machine()

@@ -159,9 +159,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, print, write."""
     parser = argparse.ArgumentParser(prog="scripts/bench runtimes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two rounds of 2 s each")
-    parser.add_argument("--rounds", type=int, help="rounds (default 4)")
+    parser.add_argument("--rounds", type=report.count, help="rounds (default 4)")
     parser.add_argument(
-        "--seconds", type=float, help="length of a measurement (default 4); against noise many short rounds"
+        "--seconds", type=report.amount, help="length of a measurement (default 4); against noise many short rounds"
     )
     parser.add_argument("--only", nargs="+", metavar="RUNTIME", help="runtimes, or MODEL-RUNTIME, to measure alone")
     parser.add_argument("--update-readme", action="store_true", help="put the table into benchmarks/README.md")

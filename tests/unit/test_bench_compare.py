@@ -5,8 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed
-from benchmarks import burst, grpc_load, report, rounds, steal, summary, targets, wrk
+from benchmarks import burst, compare, grpc_load, report, rounds, steal, summary, targets, wrk
 from benchmarks.peers import PEERS, base, peer, triton_peer
 from mlserve.rpc.generated import inference_pb2
 
@@ -31,6 +33,14 @@ def verdict(found, start):
 
 def test_a_ratio_is_taken_within_a_round_not_between_medians():
     assert report.ratios(loads(100, 400), loads(50, 100), "rate") == [2, 4]
+
+
+@pytest.mark.parametrize("wrong", ["--rounds=0", "--rounds=-1", "--rounds=1.5", "--minutes=0", "--minutes=nan"])
+def test_results_are_written_over_by_a_run_of_nothing(wrong, capsys):
+    with pytest.raises(SystemExit):
+        compare.parse([wrong])
+    assert wrong.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
+    assert compare.parse(["--rounds=2", "--minutes=0.5"]).minutes == 0.5
 
 
 def test_a_figure_that_is_missed_is_not_called_reached():
