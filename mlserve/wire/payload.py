@@ -135,10 +135,14 @@ class ItemMeta(msgspec.Struct, array_like=True):
 
 
 _decode_headers = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
+_decode_raw = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]] | bytes).decode
 
 
 class ReceivedItem(msgspec.Struct, array_like=True, gc=False):
-    """An :class:`ItemMeta` as a worker reads it: most handlers never ask for the headers."""
+    """An :class:`ItemMeta` as a worker reads it: most handlers never ask for the headers.
+
+    The server sends them encoded once more, as bytes: whoever skips a list has to look at each of its elements.
+    """
 
     request_id: str
     parts: list[PartMeta]
@@ -149,7 +153,8 @@ class ReceivedItem(msgspec.Struct, array_like=True, gc=False):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The client's headers."""
-        return _decode_headers(self.raw_headers)
+        headers = _decode_raw(self.raw_headers)
+        return _decode_headers(headers) if isinstance(headers, bytes) else headers
 
 
 class ReceivedBatch(msgspec.Struct, array_like=True, gc=False):

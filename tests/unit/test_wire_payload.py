@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mlserve.wire.frames import encode_meta
-from mlserve.wire.payload import BatchMeta, ItemMeta, ItemResult, Load, MetricRecord, PartMeta, ResultMeta
+from mlserve.wire.payload import BatchMeta, ItemMeta, ItemResult, Load, MetricRecord, PartMeta, ReceivedItem, ResultMeta
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,12 @@ def test_results_do_not_share_their_headers():
     first, second = ItemResult(), ItemResult()
     first.headers.append(("a", "b"))
     assert second.headers == []
+
+
+HEADERS = [(b"Host", b"a"), (b"X-Bytes", b"\xff")]
+
+
+@pytest.mark.parametrize("sent", [HEADERS, encode_meta(HEADERS)], ids=["a list", "its encoding"])
+def test_worker_reads_headers_in_either_form(sent):
+    item = msgspec.msgpack.decode(encode_meta(("id", [], sent)), type=ReceivedItem)
+    assert item.headers == HEADERS

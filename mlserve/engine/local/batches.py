@@ -84,7 +84,8 @@ class Outgoing:
                 self.bodies.append(data)
                 self.length += size
                 parts.append((part.name, part.content_type, size))
-        return encode_meta((request.request_id, parts, request.headers, request.explain, request.url_path))
+        headers = encode_meta(request.headers)
+        return encode_meta((request.request_id, parts, headers, request.explain, request.url_path))
 
     def _large(
         self, name: str, content_type: str, data: bytes | memoryview, size: int, arena: LendingArena
@@ -109,7 +110,9 @@ class Outgoing:
 
 def _fill(like: Like, request: InferenceRequest) -> None:
     like.before = b"\x91\x93" + encode_meta("body") + encode_meta(like.content_type)
-    like.after = encode_meta(request.headers) + encode_meta(request.explain) + encode_meta(request.url_path)
+    like.after = (
+        encode_meta(encode_meta(request.headers)) + encode_meta(request.explain) + encode_meta(request.url_path)
+    )
 
 
 def decode_results(
