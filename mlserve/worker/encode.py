@@ -65,8 +65,6 @@ def _json(element: Any, plain: bool = True) -> tuple[bytes, str]:
 def _saved(tensor: Any) -> memoryview:
     import io
 
-    import torch
-
     buffer = io.BytesIO()
-    torch.save(tensor, buffer)
+    sys.modules["torch"].save(tensor, buffer)  # an import would have whoever compiles this read all of torch
     return buffer.getbuffer()

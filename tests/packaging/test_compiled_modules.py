@@ -46,3 +46,23 @@ def test_no_interpreted_class_derives_from_a_compiled_one() -> None:
             if isinstance(node, ast.ClassDef):
                 imported += [f"{path.name}: {node.name}" for b in node.bases if ast.unparse(b) in taken & names]
     assert not imported
+
+
+def test_nothing_that_is_compiled_imports_a_large_package() -> None:
+    """Not in a function either: where torch is installed mypy would read it, ten minutes and 2.3 GB of a build."""
+    large = {"torch", "numpy", "PIL", "onnxruntime", "transformers"}
+    todo, seen = [ROOT / name for name in MODULES], set[Path]()
+    found: list[str] = []
+    while todo:
+        path = todo.pop()
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in large]
+            todo += [ROOT / f"{name.replace('.', '/')}.py" for name in names if name.startswith("mlserve.")]
+    assert len(seen) > len(MODULES)
+    assert not found
