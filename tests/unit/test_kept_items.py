@@ -6,7 +6,7 @@ import pytest
 from mlserve.core.job import Batch, Job
 from mlserve.core.messages import InferenceRequest, Like, Part
 from mlserve.engine.local.batches import Outgoing
-from mlserve.wire.payload import BatchMeta
+from mlserve.wire.payload import ReceivedBatch
 
 HEADERS = [(b"Host", b"a"), (b"content-type", b"text/plain")]
 
@@ -38,7 +38,7 @@ def test_a_batch_of_any_size_is_read_as_it_was_sent(count):
     out = outgoing(*(InferenceRequest(b"%d" % at, None, HEADERS, like=like, data=b"x" * at) for at in range(count)))
     meta = b"".join(out.meta)
     assert len(meta) == out.meta_length
-    items = msgspec.msgpack.decode(meta, type=BatchMeta).items
+    items = msgspec.msgpack.decode(meta, type=ReceivedBatch).items
     assert [(item.request_id, item.parts[0].length) for item in items] == [(str(at), at) for at in range(count)]
 
 
@@ -48,7 +48,7 @@ def test_a_request_with_headers_of_its_own_is_not_written_with_those_of_others()
     request = InferenceRequest(b"2", None, HEADERS, like=like, data=b"y")
     request.own_headers([*HEADERS, (b"sequence", b"7")])
     out = outgoing(request, InferenceRequest(b"3", None, HEADERS, like=like, data=b"z"))
-    own, other = msgspec.msgpack.decode(b"".join(out.meta), type=BatchMeta).items
+    own, other = msgspec.msgpack.decode(b"".join(out.meta), type=ReceivedBatch).items
     assert own.headers == [*HEADERS, (b"sequence", b"7")]
     assert (own.parts[0].content_type, own.request_id) == ("text/plain", "2")
     assert other.headers == HEADERS
