@@ -69,9 +69,9 @@ def identify(request: InferenceRequest, names: SequenceHeaders) -> str:
     if not found:
         found = f"ts-seq-{uuid.uuid4()}"
         exact = False
-        request.like, request.headers = None, [*request.headers, (names.start.encode("latin-1"), b"true")]
+        request.own_headers([*request.headers, (names.start.encode("latin-1"), b"true")])
     if not exact:
-        request.like, request.headers = None, [*request.headers, (header, found.encode("latin-1", "replace"))]
+        request.own_headers([*request.headers, (header, found.encode("latin-1", "replace"))])
     request.sequence_id = found
     return found
 

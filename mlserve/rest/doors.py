@@ -106,10 +106,13 @@ class HttpDoors:
     def _completed(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.critical("no API but predictions can be served", exc_info=error)
-        if task.cancelled() or error is not None:
-            for slow in self._slow:
+            log.critical("no API but predictions can be served until a request finds this repaired", exc_info=error)
+            self._completing = None
+        for slow in self._slow:
+            if task.cancelled():
                 slow.cut()
+            elif error is not None:
+                slow.drop()
 
     def _fast_lane(self, slow: SlowDoor) -> Callable[[], asyncio.BaseProtocol] | None:
         server = self._settings.server
@@ -165,9 +168,9 @@ class HttpDoors:
         await self._await_side()
 
     async def _await_side(self) -> None:
-        """What has been sent already is to be read."""
+        """What has been sent already is to be read, if that can be soon."""
         if self._completing is not None and any(slow.waiting for slow in self._slow):
-            await asyncio.wait((self._completing,))
+            await asyncio.wait((self._completing,), timeout=FLUSH)
 
     async def _take_accepted(self) -> None:
         """Closing a listener resets the connections that it still holds, so take those first."""

@@ -358,6 +358,7 @@ class FastLane(LaneConnection):
             head.flush()
             head.log()
             if not head.keep_alive:
+                self._deaf = True
                 if head.broken and not head.head.chunked:
                     self.transport.abort()  # a body that ends with its connection is whole unless that is reset
                 else:

@@ -118,11 +118,14 @@ class RequestHead:
         """Keep what :meth:`body_of` and :meth:`begins` need.
 
         False if ``data`` is not this head and the first ``come`` bytes of a body of ``length`` in the plainest form.
+        Its first blank line must be that before the body: there may be a request before this one, or chunks.
         """
         at = len(data) - come
-        if at > LARGEST or not self.keep_alive or not data.startswith(b"\r\n\r\n", at - 4):
+        if at > LARGEST or not self.keep_alive or self.error is not None or data.find(b"\r\n\r\n", 0, at) != at - 4:
             return False
         raw = data[:at]
+        if b"\n\n" in raw:
+            return False
         found = _LENGTH.findall(raw)
         if len(found) > 1 or (length != int(found[0]) if found else length):
             return False

@@ -49,11 +49,15 @@ class SlowDoor:
         for connection in list(self.waiting):
             connection.go_on()
 
+    def drop(self) -> None:
+        """There is no server yet: end those who wait. Who comes next may have it tried again."""
+        for connection in list(self.waiting):
+            connection.go_on()
+
     def cut(self) -> None:
         """There will be no server: end those who wait, and those who come."""
         self._failed = True
-        for connection in list(self.waiting):
-            connection.go_on()
+        self.drop()
 
     def protocol(self) -> asyncio.Protocol | None:
         """Of somebody who has waited; None where nobody comes."""

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-VERSION: Final = 1
+VERSION: Final = 2  # since 2 the headers of a batch's requests are one piece of bytes
 HEADER: Final = struct.Struct("<BBBBIII")
 _SIZE: Final = 16
 _pack: Final = HEADER.pack
@@ -29,7 +29,7 @@ MAGIC: Final = 0x6D
 MAX_META: Final = 64 << 20
 MAX_BODY: Final = 1 << 31
 
-encode_meta: Final = msgspec.msgpack.Encoder().encode
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Kind(IntEnum):
@@ -50,6 +50,27 @@ class Kind(IntEnum):
     PONG = 70
     LOG = 71
     WARMED = 72
+
+
+def encode_meta(meta: object) -> bytes:
+    """``meta`` as msgpack.
+
+    Half a surrogate pair, which JSON can bring into a handler and an exception out of it, has no UTF-8: it is escaped.
+    """
+    try:
+        return _encode(meta)
+    except UnicodeEncodeError:
+        return _encode(_escaped(msgspec.to_builtins(meta, builtin_types=(bytes,))))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (list, tuple)):
+        return [_escaped(one) for one in value]
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(one) for key, one in value.items()}
+    return value
 
 
 class FrameError(Exception):

@@ -110,11 +110,11 @@ class Attempts:
         self._context.begin(WireRequests(given), self._is_cancelled, self._send)
         return rows
 
-    def _is_cancelled(self, row: int) -> bool:
+    def _is_cancelled(self, row: Any) -> bool:
         return self._live[row] in self._cancelled
 
-    def _send(self, row: int, piece: Any) -> None:
-        """Send a piece of the answer to ``row`` unless nobody waits for it."""
+    def _send(self, row: Any, piece: Any) -> None:
+        """Send a piece of the answer to ``row``, any kind of integer, unless nobody waits for it."""
         index = self._live[row]
         if index not in self._cancelled:
             first = index not in self._streamed
@@ -189,8 +189,11 @@ class Attempts:
             kind = type(element)
             if kind is GeneratorType or kind is AsyncGeneratorType:
                 streams[row] = as_generator(element, self._runner.run)
-            else:
+                continue
+            try:
                 results.put(live[row], element, replies.get(row) if replies else None)
+            except Exception as error:  # of what the handler's objects do when they are looked at
+                self._fail([live[row]], error)
         if results.unsupported and self._runner.load.strict_results:
             log.error("%s", results.unsupported)
             for index in live:

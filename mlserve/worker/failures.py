@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "out of memory" in str(error))
+        or (isinstance(error, RuntimeError) and "out of memory" in text_of(error))
     )
 
 
@@ -38,13 +38,21 @@ def is_fatal(error: BaseException) -> bool:
     """Whether the accelerator is lost to this process."""
     if not isinstance(error, RuntimeError):
         return False
-    text = str(error)
+    text = text_of(error)
     return "CUDA" in text and any(sign in text for sign in _LOST_DEVICE)
+
+
+def text_of(error: BaseException) -> str:
+    """Its text; empty where making it fails too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def describe(error: BaseException) -> str:
     """``Type: text`` in one piece."""
-    text = str(error)
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -54,7 +62,7 @@ def refusal(error: BaseException) -> tuple[int, str] | None:
     TorchServe's ``PredictionException`` is known by its shape: ``message`` and ``error_code``.
     """
     if isinstance(error, PredictionError):
-        return error.status, error.message
+        return int(error.status), str(error.message)  # whatever the handler gave
     code = getattr(error, "error_code", None)
     message = getattr(error, "message", None)
     if isinstance(code, int) and isinstance(message, str):

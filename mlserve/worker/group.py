@@ -96,6 +96,8 @@ class Group:
                     load.gpu_id = rank.number  # they see the same GPUs and take one each
                 _send(rank.sock, Frame(frame.kind, frame.batch_id, encode_meta(load), frame.body))
             return
+        if frame.kind == Kind.CANCEL and len(self._ranks) > 1 and not self._first_only:
+            return  # ranks would hear of it at different moments, compute batches of different shapes, and hang
         first_only = frame.kind == Kind.PING or (self._first_only and frame.kind in (Kind.BATCH, Kind.CANCEL))
         for rank in self._ranks[:1] if first_only else self._ranks:
             _send(rank.sock, frame)

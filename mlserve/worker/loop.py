@@ -153,6 +153,11 @@ class Reader:
         """
         try:
             size = self._link.sock.recv_into(self._buffer)
+        except OSError as error:
+            if error.errno is None:  # raised by a signal's handler: the model's business
+                raise
+            size = 0
+        try:
             if size:
                 self._act(self._feed(bytes(self._buffer[:size])))
             else:

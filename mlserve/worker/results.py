@@ -13,7 +13,7 @@ from mlserve.wire.arena import ARENA_FROM
 from mlserve.wire.frames import MAX_BODY
 from mlserve.wire.payload import ItemResult
 from mlserve.worker.encode import UnsupportedOutput, encode_element, encode_strictly
-from mlserve.worker.failures import is_refusal, to_result
+from mlserve.worker.failures import is_refusal, text_of, to_result
 from mlserve.worker.link import Buffer
 
 _CANCELLED: Final = ItemResult(error=ErrorKind.CANCELLED.value, message="The client is gone")
@@ -44,7 +44,7 @@ class Results:
         """This item ends with an error."""
         item = to_result(error)
         if self._strict and not is_refusal(error):
-            if "CUDA" in str(error):
+            if "CUDA" in text_of(error):
                 item.error = ErrorKind.OUT_OF_MEMORY.value
             out_of_memory = item.error == ErrorKind.OUT_OF_MEMORY.value
             item.message = "Out of resources" if out_of_memory else "Prediction failed"

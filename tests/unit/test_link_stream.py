@@ -377,3 +377,19 @@ async def test_batches_that_a_dead_worker_left_are_not_waited_for_by_the_next():
     rig.send(2, b"x")
     rig.link.data_received(result(2, b"y"))
     assert [i for i, *_ in rig.events.done] == [2]
+
+
+@in_loop
+async def test_lying_in_the_socket_behind_another_batch_is_waiting_and_not_transfer():
+    """Else a policy takes it for what the batch costs."""
+    rig = Rig()
+    rig.send(1, b"")
+    rig.send(2, b"")
+    begun = monotonic()
+    for number in (0, 1):
+        at = begun + 5.001 * number  # the worker receives the second when it has ended the first
+        meta = encode_meta(ResultMeta([ItemResult(0)], at, at, at + 5))
+        rig.link.data_received(header(Kind.RESULT, number + 1, len(meta), 0) + meta)
+    first, second = (report for *_, report in rig.events.done)
+    assert first.waited == 0
+    assert second.waited == pytest.approx(5, abs=1)

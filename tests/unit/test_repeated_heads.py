@@ -179,3 +179,40 @@ def test_an_answer_from_prebuilt_pieces_is_the_same_as_one_put_together(kind: st
         assert answers[0].replace(ids[0], ids[1]) == answers[1]
 
     with_client(check)
+
+
+def test_two_requests_that_come_together_are_not_one_the_next_time() -> None:
+    pairs = [
+        message(b"1") + message(b""),
+        HEAD.replace(b"Content-Length: %d\r\n", b"") * 2,
+        message(b"12345") + HEAD.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked") + b"0\r\n\r\n",
+    ]
+
+    def check(client: Client) -> None:
+        for sent, pair in enumerate(pairs, 1):
+            client.send(pair)
+            asked(client)
+            client.send(pair)
+            asked(client)
+            assert client.statuses() == [200] * 4 * sent
+
+    with_client(check)
+
+
+def test_a_length_in_a_chunk_does_not_frame_the_next_request() -> None:
+    chunk = b"x\r\ncontent-length: 4\r\n\r\nabcd"
+    raw = b"POST /p HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(chunk), chunk)
+    head = RequestHead(b"POST", b"/p", [(b"transfer-encoding", b"chunked")], keep_alive=True)
+    for come in range(len(raw) - raw.index(b"\r\n\r\n") - 4):
+        assert not head.keep(raw, come, 4)
+
+
+def test_a_head_that_was_refused_is_not_kept_and_ends_nothing() -> None:
+    def check(client: Client) -> None:
+        for body in (b"1", b"22", b"333"):
+            client.send(message(body).replace(b"X-A: b", b"x-request-timeout: 0"))
+        client.send(message(b"4"))
+        assert [body for body, _ in asked(client)] == [b"4"]
+        assert client.statuses() == [400, 400, 400, 200]
+
+    with_client(check)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.core_fakes import Endings, FakeClock, FakeSlot, make_queue, put
 
-from mlserve.core.messages import InferenceRequest, Part
+from mlserve.core.messages import InferenceRequest, Like, Part
 from mlserve.core.sequence import SEQUENCE_HEADERS, SequenceHeaders, ended_by, identify
 from mlserve.core.sequences import SequenceQueue
 from mlserve.errors import NoWorker, QueueFull
@@ -238,3 +238,11 @@ def test_the_sequence_is_told_by_a_header_in_any_case_or_by_the_protocol() -> No
 
 def test_one_header_can_end_several_sequences() -> None:
     assert ended_by([("a", "x"), ("TS_Request_Sequence_End", " s1;s2 ;; ")], SEQUENCE_HEADERS.end) == ["s1", "s2"]
+
+
+def test_a_sequence_that_begins_does_not_lose_its_body_s_content_type() -> None:
+    for headers in ([], [(b"TS_REQUEST_SEQUENCE_ID", b"s1")]):
+        asked = InferenceRequest("r", None, headers, like=Like("application/json"), data=b"{}")
+        identify(asked, SEQUENCE_HEADERS)
+        [part] = asked.parts
+        assert (part.data, part.content_type) == (b"{}", "application/json")

@@ -108,3 +108,12 @@ def test_nobody_waits_for_what_will_not_come() -> None:
     assert before.aborted
     _, after = connect(door)
     assert after.aborted
+
+
+def test_an_import_that_failed_can_be_tried_again() -> None:
+    door, _ = made()
+    _, before = connect(door)
+    door.drop()
+    assert before.aborted
+    _, after = connect(door)
+    assert not after.aborted

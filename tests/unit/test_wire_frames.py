@@ -2,11 +2,24 @@
 
 import contextlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve.wire.frames import HEADER, MAGIC, MAX_META, VERSION, FrameError, FrameReader, Kind, frame, header
+from mlserve.wire.frames import (
+    HEADER,
+    MAGIC,
+    MAX_META,
+    VERSION,
+    FrameError,
+    FrameReader,
+    Kind,
+    encode_meta,
+    frame,
+    header,
+)
+from mlserve.wire.payload import BatchMeta, ItemMeta, ItemResult, PartMeta, ResultMeta
 
 frames = st.lists(
     st.tuples(st.sampled_from(list(Kind)), st.integers(0, 2**32 - 1), st.binary(max_size=40), st.binary(max_size=80)),
@@ -85,3 +98,12 @@ def test_many_small_reads_of_a_large_frame_are_joined_once():
 def test_random_bytes_never_raise_anything_but_frame_error(data):
     with contextlib.suppress(FrameError):
         FrameReader().feed(data)
+
+
+def test_half_a_surrogate_pair_does_not_end_a_worker() -> None:
+    """JSON can bring one into a handler, and its exception out."""
+    meta = ResultMeta([ItemResult(3, headers=[("x", "\ud800")], message="no \udc00 here")], 1.0, 1.0, 2.0)
+    found = msgspec.msgpack.decode(encode_meta(meta), type=ResultMeta)
+    assert found.listed == [ItemResult(3, headers=[("x", "\\ud800")], message="no \\udc00 here")]
+    whole = BatchMeta([ItemMeta("r\ud800", [PartMeta("p", "", 1)], [(b"h", b"raw \xff")])])
+    assert msgspec.msgpack.decode(encode_meta(whole), type=BatchMeta).items[0].headers == [(b"h", b"raw \xff")]

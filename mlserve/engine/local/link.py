@@ -95,6 +95,7 @@ class WorkerLink(asyncio.Protocol):
         self.worker_id = worker_id
         self.in_flight = 0
         self.progress = self.heard = monotonic()
+        self._free = 0.0  # when the worker ended a batch last
         self._events = events
         self._owner = owner
         self._request_arena = request_arena
@@ -236,9 +237,12 @@ class WorkerLink(asyncio.Protocol):
         batch, sent, _held = entry
         results = decode_results(meta, frm.body, len(batch.jobs), self._reply_arena, self._unread, frm.batch_id)
         del self._sent[frm.batch_id], entry, _held
-        transfer = (meta.received - sent) + (now - meta.finished)
+        # A batch that came while another was computed may have lain in the socket: that is waiting, not a long way.
+        received = sent if sent < self._free < meta.received else meta.received
+        self._free = meta.finished
+        transfer = (received - sent) + (now - meta.finished)
         report = BatchReport(
-            transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics, meta.started - meta.received
+            transfer, meta.preprocess, meta.inference, meta.postprocess, meta.metrics, meta.started - received
         )
         self.progress = now
         self._ended(batch.batch_id, now)
