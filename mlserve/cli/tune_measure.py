@@ -57,6 +57,17 @@ class Answers:
                 raise Refused(f"the answer to input {number + 1} {found.text()} from that of one batch at a time")
             self.vary = True
 
+    @property
+    def useless(self) -> str:
+        """Why they would not show that batches got each other's answers; empty where they would."""
+        if self.vary:
+            return "answers vary anyway: nobody could tell whether they are right"
+        if len(set(self._known.values())) < 2:
+            return (
+                "all inputs have one answer: batches that got each other's would not be seen; give inputs that differ"
+            )
+        return ""
+
 
 async def measure(
     settings: Settings, spec: ModelSpec, setups: Sequence[Setup], inputs: Inputs, limits: Limits, say: Say
@@ -71,8 +82,8 @@ async def measure(
         if curves and time.monotonic() > limits.until:
             say(f"{setup}: not measured, the time is over")
             continue
-        if answers.vary and setup.at_once > 1 and not limits.unchecked:
-            say(f"{setup}: not measured, as answers vary anyway: nobody could tell whether they are right")
+        if setup.at_once > 1 and not limits.unchecked and answers.useless:
+            say(f"{setup}: not measured, as {answers.useless}")
             continue
         gpus = gpus_of(settings)
         engine = LocalEngine(gpu_ids=gpus, cpus=available_cpus(), options=load_options(settings))

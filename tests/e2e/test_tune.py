@@ -25,14 +25,15 @@ class Handler:
 
     def handle(self, data, context):
         time.sleep(0.060 + 0.060 * len(data))
-        return ["done"] * len(data)
+        return [row["body"] for row in data]
 """
 
 
 def tune(folder: Path, *arguments: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
     (folder / "sleeper.py").write_text(SLEEPER)
     (folder / "tmp").mkdir()
-    command = [sys.executable, "-m", "mlserve", "tune", "sleeper.py", "-d", "{}", "--workers", "1"]
+    command = [sys.executable, "-m", "mlserve", "tune", "sleeper.py", "--workers", "1"]
+    command += [] if "-i" in arguments else ["-d", "{}"]
     command += ["--threads", str(threads)]
     environ = {"PATH": "/usr/bin:/bin", "TMPDIR": str(folder / "tmp"), "HOME": str(folder)}
     environ |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
@@ -66,7 +67,11 @@ def test_the_batch_that_just_meets_the_target_is_found_and_written(tmp_path: Pat
 
 def test_batches_at_once_are_not_found_where_they_double_the_rate(tmp_path: Path) -> None:
     """Two that sleep at the same time take as long as one."""
-    done = tune(tmp_path, "--slo", "p50=160ms", "--max-batch", "1", "--time", "16s", "--json", "-", threads=2)
+    for number in (1, 2):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    inputs = ("-i", "1.txt", "-i", "2.txt")
+    asked = ("--slo", "p50=160ms", "--max-batch", "1", "--time", "16s", "--json", "-")
+    done = tune(tmp_path, *asked, *inputs, threads=2)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [curve["handlerThreads"] for curve in found["curves"]] == [1, 2]
