@@ -34,6 +34,7 @@ LEARN_EVERY = 0.0005  # seconds: at 20,000 batches/s most say nothing new, and 2
 REFIT_EVERY = 0.2  # seconds
 EARLY_REFITS = 64  # batches after whose 1st, 2nd, 4th … the model is fitted at once
 GAPS = 32  # last times at which clients came back
+MARGIN = 1.1  # times its usual cost that a batch is allowed for when nobody but the policy would have it wait
 TRUST, DISTRUST = 4, -64  # a wait in vain costs 2; below 0 nobody is waited for, and each batch gives 1 back
 
 
@@ -100,20 +101,35 @@ class Adaptive:
         waits, then = view.waits(), usual * max(1.0, 2 * take / self.best) + (0.0 if view.idle else usual)
         if waits[0] + then > self.target:
             return False
-        rest = [wait + then for wait in waits[take:]]
+        back = max(0, view.expected - view.pending)  # clients that ask again about now
+        rest = [wait + then for wait in waits[take:]] + [then] * back
         return not rest or cut(rest, self.best, self.target, self.costs, self._rate_in) > 0
 
     def _settle(self, view: View, most: int) -> Decision | None:
         come = min(view.expected, most)
         if view.pending >= come:
             return None
-        limit = view.took * SETTLE
+        shortly = patient = view.took * SETTLE
         if view.workers == 1 and self._trust >= 0 and self.comes_back <= self.costs.fixed / 2:
-            limit = max(limit, self.comes_back)
-        left = min(self.delay, limit) - view.quiet
-        if self.target:
-            left = min(left, self.target - view.oldest - self.costs.at(view.pending))
+            patient = max(patient, self.comes_back)
+        left = min(self.delay, patient) - view.quiet
+        if self.target and view.oldest + self.costs.at(1) <= self.target:
+            left = min(left, self._spare(view, most, come - view.pending, min(self.delay, shortly) - view.quiet))
         return Decision(0, left) if left > RESOLUTION else None
+
+    def _spare(self, view: View, most: int, missing: int, shortly: float) -> float:
+        """How long to wait for ``missing`` clients where the target is not lost yet; ``shortly`` is as long as eager.
+
+        If they would be late for having missed this batch, eager's wait is the better choice: or some would find the
+        worker busy with the others and the others with them, each batch too late, for as long as they all ask again.
+        """
+        spare = self.target - view.oldest - self.costs.at(view.pending)
+        if spare >= 0:
+            after = self.costs.at(view.pending) + self.costs.at(missing)
+            spare = max(spare - (MARGIN - 1) * self.costs.at(view.pending), 0.0)
+            return spare if after <= self.target else max(spare, shortly)
+        waits = [*view.waits(), *[0.0] * missing] if view.waits is not None else []
+        return 0.0 if waits and cut(waits, most, self.target, self.costs, 0.0) else shortly
 
     # -- learning -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 QUEUED: Final = 0
 SENT: Final = 1
 DONE: Final = 2
+# mypyc 2.4 leaves an attribute without its default where that reads None and two types or more are beside it.
+NONE_YET: Final = None
 
 
 class Job:
@@ -42,7 +44,7 @@ class Job:
     batch: Batch | None = None
     index = 0
     timer: Cancellable | None = None
-    result: InferenceResponse | ServeError | None = None
+    result: InferenceResponse | ServeError | None = NONE_YET
     report: BatchReport | None = None
     sent = 0.0  # to the worker that has it, or answered it; 0 while it is queued
     ended = 0.0

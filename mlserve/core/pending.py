@@ -122,10 +122,10 @@ class ModelQueue:
         """No worker will come: refuse new requests and end those that wait, and say ``reason``."""
         self.refuse(reason)
         waiting, self._jobs = self._jobs, Waiting()
-        self.depth = 0
         for job in waiting:
             if job.state != DONE:
                 self._finish(job, NoWorker(reason, detail=detail))
+        self.depth = 0  # not before: one job's ending may cancel another, which counts it down
         self._check_idle()
 
     @property

@@ -84,6 +84,10 @@ class Outcome:
     def worst(self) -> float:
         return max(self.latencies)
 
+    def in_time(self, limit: float) -> float:
+        """The share that was answered within ``limit`` seconds."""
+        return sum(latency <= limit for latency in self.latencies) / len(self.latencies)
+
 
 class Rig:
     """One model with ``workers`` of ``cost``."""
