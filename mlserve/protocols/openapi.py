@@ -40,6 +40,9 @@ _MODEL_TYPES = {
     "maxNumSequence": "integer", "maxSequenceJobQueueSize": "integer", "loadedAtStartup": "boolean",
     "workers": "array", "jobQueueStatus": "object", "state": "string", "defaultVersion": "boolean",
     "batchPolicy": "string", "latencyTarget": "number", "lastError": "string", "provenance": "object",
+    "jobQueueSize": "integer", "retryOnWorkerDeath": "integer", "isolateErrors": "boolean",
+    "threadsPerWorker": "integer", "preprocessThreads": "integer", "handlerThreads": "integer",
+    "asyncCommunication": "boolean",
 }  # fmt: skip
 
 _REGISTER = (

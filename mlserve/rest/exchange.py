@@ -61,6 +61,7 @@ class Exchange(Job):
             isinstance(result, InferenceResponse)
             and result.status == 200
             and self.keep_alive
+            and self.head.chunked
             and not (self._streaming or result.headers or result.reason or self.head.timing or shared.particular)
         ):
             body = result.body
@@ -68,7 +69,7 @@ class Exchange(Job):
             if data is not None:
                 self._status, self._size, self.finished = 200, len(body), True
                 if self.is_head:
-                    lane.transport.write(data)  # of a connection that is closing it drops it
+                    lane.transport.write(data)  # behind an answer that closes the connection there is none
                 else:
                     self._emit([data])
                 lane.exchange_done(self)
@@ -89,7 +90,8 @@ class Exchange(Job):
         if heads.closes_after_errors and answer.status >= 400:
             self.keep_alive = False
         self._status, self._size = answer.status, len(answer.body)
-        self._finish(heads.answer(answer, self.request_id, self.keep_alive, self.head.method != b"HEAD"))
+        head = self.head
+        self._finish(heads.answer(answer, self.request_id, self.keep_alive, head.method != b"HEAD", not head.chunked))
 
     def on_chunk(self, chunk: Chunk) -> None:
         """A piece of the answer: the first one sends the head."""
@@ -105,7 +107,8 @@ class Exchange(Job):
                 framing = b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
-            pieces.append(self._lane.shared.heads.head(first, self.request_id, framing, self.keep_alive))
+            heads, old = self._lane.shared.heads, not self.head.chunked
+            pieces.append(heads.head(first, self.request_id, framing, self.keep_alive, old))
         if len(chunk.data) and self._status not in WITHOUT_BODY:  # an empty chunk would end the body
             pieces.append(chunk_bytes(chunk.data) if self.head.chunked else chunk.data)
             self._size += len(chunk.data)

@@ -163,7 +163,6 @@ class FastLane(LaneConnection):
         """The parser has read a head and the first of a large body."""
         self._large_head = head = self._parsed_head()
         self._remember(head, self._body_size, self._large)
-        self._fed = b""
         read_on(self, self._large, self._body)
         self._body = []
 
@@ -173,6 +172,7 @@ class FastLane(LaneConnection):
         like = self._fed and self._messages == 1 and self._missed < MISSES and head.keep(self._fed, come, length)
         if like and table.get(self._url.partition(b"?")[0]) is head.route:
             self._known, self._known_table = head, table
+        self._fed = b""  # the body is in it, and the connection may stay idle
 
     def _again(self, data: bytes) -> bool:
         """Submit ``data`` if it is one whole request that begins like the one before; or read on, if it is large."""
@@ -264,7 +264,7 @@ class FastLane(LaneConnection):
             raise self.shared.limits.head_too_large()
         if length >= LARGE:  # the parser takes no request with a length and a transfer coding
             self._large = length
-        if expect and not self._exchanges:
+        if expect and not self._exchanges and self._parser.get_http_version() != "1.0":  # RFC 9110, 10.1.1
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
@@ -297,15 +297,12 @@ class FastLane(LaneConnection):
             self._submit(head, body)
 
     def _parsed_head(self) -> RequestHead:
-        parser = self._parser
-        return RequestHead(
-            parser.get_method(),
-            self._url,
-            self._headers,
-            self._route,
-            keep_alive=parser.should_keep_alive(),
-            chunked=parser.get_http_version() != "1.0",
-        )
+        parser, headers = self._parser, self._headers
+        keep_alive: bool = parser.should_keep_alive()
+        chunked = parser.get_http_version() != "1.0"
+        if keep_alive and not chunked and any(name.lower() == b"transfer-encoding" for name, _ in headers):
+            keep_alive = False  # whoever passed it on may have seen another end of it (RFC 9112, 6.1)
+        return RequestHead(parser.get_method(), self._url, headers, self._route, keep_alive=keep_alive, chunked=chunked)
 
     def _keep(self, message: bytes) -> None:
         """For the handover: a client that never ends its bytes with a request must not fill the memory with them."""

@@ -15,6 +15,8 @@ from mlserve.protocols.torchserve_texts import HTTPS_ONLY, NO_CACHE, reason_phra
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED_END: Final = b"0\r\n\r\n"
+_KEPT: Final = b"connection: keep-alive\r\n\r\n"
+_LAST: Final = b"connection: close\r\n\r\n"
 _APART: Final = 64 << 10  # bytes of a body that is not worth copying behind its head
 _DIGITS: Final = [b"%d" % number for number in range(1000)]
 
@@ -65,9 +67,8 @@ class Heads:
         self._cors = {name: header_lines(((name, value),)) for name, value in cors}
         self._all_cors = header_lines(cors)
         self._ended = -1.0
-        self._type: str | None = (
-            None  # of the last plain answer, and what stands before and behind the request id, and at the end
-        )
+        # Of the last plain answer: its type, and what stands before and behind the request id, and at the end.
+        self._type: str | None = None
         self._before = self._behind = self._tail = b""
 
     def _allowed(self, answer: Answer) -> bytes:
@@ -77,8 +78,9 @@ class Heads:
         own = {name.lower() for name, _ in answer.headers}
         return b"".join(line for name, line in self._cors.items() if name not in own)
 
-    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
-        """``framing`` is the content-length or transfer-encoding line."""
+    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool, old: bool = False) -> bytes:
+        """``framing`` is the content-length or transfer-encoding line. An ``old`` client speaks HTTP/1.0: it reads up
+        to the end of the connection, unless it is told that this stays open."""
         # One bytes interpolation: half the time of joining a list of the same pieces.
         more = self._all_cors
         if answer.headers:
@@ -90,7 +92,7 @@ class Heads:
             more,
             framing,
             date_line(),
-            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+            _LAST if not keep_alive else _KEPT if old else b"\r\n",
         )
 
     def plain(self, content_type: str, body: bytes | memoryview, raw_id: bytes, ended: float) -> bytes | None:
@@ -119,12 +121,12 @@ class Heads:
         return date_line() + b"\r\n"
 
     def answer(
-        self, answer: Answer, request_id: str, keep_alive: bool, with_body: bool = True
+        self, answer: Answer, request_id: str, keep_alive: bool, with_body: bool = True, old: bool = False
     ) -> list[bytes | memoryview]:
         """Head and body, to be written together; small ones come joined. HEAD gets no body, but is told its length."""
         body = answer.body
         length = len(body)
-        head = self.head(answer, request_id, length_line(answer.status, length), keep_alive)
+        head = self.head(answer, request_id, length_line(answer.status, length), keep_alive, old)
         if not with_body or not length:
             return [head]
         if length < _APART:
@@ -147,10 +149,10 @@ class TorchServeHeads(Heads):
         return before, b"\r\n" + self._common + b"content-length: "
 
     def _end(self) -> bytes:
-        return b"connection: keep-alive\r\n\r\n"
+        return _KEPT
 
-    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool) -> bytes:
-        """``framing`` is the content-length or transfer-encoding line."""
+    def head(self, answer: Answer, request_id: str, framing: bytes, keep_alive: bool, old: bool = False) -> bytes:
+        """See :class:`Heads`. Every client is told."""
         if answer.bare:
             return status_line(answer.status, answer.reason) + framing + b"\r\n"
         common = self._common
@@ -166,7 +168,7 @@ class TorchServeHeads(Heads):
             request_id.encode("ascii"),
             common,
             framing,
-            b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n",
+            _KEPT if keep_alive else _LAST,
         )
 
 

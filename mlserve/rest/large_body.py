@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LARGE = 64 << 10  # bytes; below it, changing the protocol costs as much as it saves
 AHEAD = 16  # times the bytes that have come: a client that only announces a body must not take memory
 _SPARED = 4  # a quarter of the workers' memory is for bodies that are copied there when they are sent
+_NOTHING = memoryview(b"")
 
 
 def read_on(
@@ -52,7 +53,11 @@ def whole(pieces: list[bytes | Held]) -> bytes | memoryview:
 
 
 class _Lent(asyncio.BufferedProtocol):
-    """Has the transport of ``lane``, which is told everything but what is read."""
+    """Has the transport of ``lane``, which is told everything but what is read.
+
+    uvloop's transport keeps the methods of the last buffered protocol it had, and so the protocol, for as long as the
+    connection lives: whoever is done lets go of what it has, of memory and of the lane.
+    """
 
     __slots__ = ("_lane",)
 
@@ -69,7 +74,9 @@ class _Lent(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
-        self._lane.connection_lost(exc)
+        lane = self._lane
+        del self._lane
+        lane.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slowly."""
@@ -125,8 +132,15 @@ class LargeBody(_Lent):
             except IntakeFull as full:
                 lane.refuse(Refusal(503, full.message))
         if self._filled == self._length or not lane.body_goes_on():
+            body, self._buffer = self._buffer[: self._filled], _NOTHING
+            del self._lane
             lane.transport.set_protocol(lane)
-            lane.body_read(self._buffer[: self._filled])
+            lane.body_read(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See above."""
+        self._buffer = _NOTHING
+        super().connection_lost(exc)
 
 
 class LikeBefore(_Lent):
@@ -155,6 +169,8 @@ class LikeBefore(_Lent):
         """So many bytes have come."""
         buffer, self._buffer = self._buffer, None
         assert buffer is not None
-        if not self._lane.like_before(buffer, nbytes):
-            self._lane.transport.set_protocol(self._lane)
-            self._lane.data_received(bytes(buffer[:nbytes]))
+        lane = self._lane
+        if not lane.like_before(buffer, nbytes):
+            del self._lane
+            lane.transport.set_protocol(lane)
+            lane.data_received(bytes(buffer[:nbytes]))

@@ -63,15 +63,15 @@ def depth(server: LiveServer, model: str) -> float:
 
 def test_deadline_in_the_worker_is_told_at_its_time(server):
     began = time.monotonic()
-    code, kind, message = server.predict("slow", b"1.0", x_request_timeout="0.2").error()
+    code, kind, message = server.predict("slow", b"3", x_request_timeout="0.2").error()
     assert (code, kind) == (504, "RequestTimeoutException")
     assert "deadline of 0.2 s passed while it was in the worker" in message
-    assert 0.15 < time.monotonic() - began < 0.9
+    assert 0.15 < time.monotonic() - began < 2.8
     assert server.predict("slow", b"0").body == b"done"
 
 
 def test_deadline_in_the_queue_takes_the_request_out(server):
-    with in_background(*[lambda: server.predict("slow", b"0.3")] * 3):
+    with in_background(*[lambda: server.predict("slow", b"0.6")] * 3):
         server.wait_for(lambda: depth(server, "slow") == 1)  # one is computed, one waits in the worker
         code, _, message = server.predict("slow", b"0", x_request_timeout="100ms").error()
         assert code == 504
@@ -105,7 +105,7 @@ def test_clients_that_go_leave_the_queue_without_being_computed(server):
             client.send(post("/predictions/slow", b"1"))
         server.wait_for(lambda: depth(server, "slow") >= 20)
     assert server.predict("slow", b"0").body == b"done"
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 15
     assert server.metric("mlserve_requests_cancelled_total", model="slow") == before + 22
 
 
@@ -149,7 +149,7 @@ def test_client_that_sends_slowly_is_waited_for(server):
 def test_full_queue_refuses_with_retry_after_and_serves_what_it_has(server):
     def ask(number: int) -> Reply:
         time.sleep(number * 0.05)  # one that comes in the same moment as another finds the worker's place not yet taken
-        return server.predict("small", b"0.4")
+        return server.predict("small", b"0.8")
 
     with in_background(*(partial(ask, number) for number in range(4))) as replies:
         server.wait_for(lambda: depth(server, "small") == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,6 +125,63 @@ def test_a_broken_stream_to_http_1_0_does_not_look_whole() -> None:
     with_client(check)
 
 
+def test_an_http_1_0_client_does_not_wait_for_the_end_of_a_connection_that_stays_open() -> None:
+    """``ab -k`` reads up to it unless it is told."""
+
+    def check(client: Client) -> None:
+        for result in (OK, ServeError("no"), InferenceResponse(b"ok", headers=(("a", "b"),))):
+            client.transport.written = b""
+            client.send(post(version="1.0").replace(b"\r\n", b"\r\nConnection: keep-alive\r\n", 1))
+            client.answer(result)
+            assert client.transport.written.count(b"\r\nconnection: keep-alive\r\n") == 1
+            assert not client.transport.closed
+        client.transport.written = b""
+        client.send(post())
+        client.answer(OK)
+        assert b"connection:" not in client.transport.written
+
+    with_client(check)
+
+
+def test_a_chunked_request_of_http_1_0_ends_its_connection() -> None:
+    """RFC 9112, 6.1: what passed it on may have seen another end of it."""
+
+    def check(client: Client) -> None:
+        head = b"POST /predictions/m HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.send(head + b"1\r\nx\r\n0\r\n\r\n" + post())
+        client.answer(OK)
+        assert client.transport.closed
+        assert client.statuses() == [200]
+        assert not client.slot.batches
+
+    with_client(check)
+
+
+def test_an_http_1_0_client_is_not_told_to_go_on() -> None:
+    """It would take that for the answer (RFC 9110, 10.1.1)."""
+
+    def check(client: Client) -> None:
+        client.send(post(version="1.0").replace(b"\r\n", b"\r\nExpect: 100-continue\r\n", 1))
+        assert client.transport.written == b""
+        client.answer(OK)
+        assert client.statuses() == [200]
+
+    with_client(check)
+
+
+def test_an_idle_connection_holds_no_body_that_has_been_answered() -> None:
+    """As many as 250 KB for each, which nothing bounded."""
+
+    def check(client: Client) -> None:
+        data = post(b"y" * 50_000)
+        before = sys.getrefcount(data)
+        client.send(data)
+        client.answer(OK)
+        assert sys.getrefcount(data) == before
+
+    with_client(check)
+
+
 def test_a_client_that_does_not_read_is_not_read_from() -> None:
     def check(client: Client) -> None:
         client.send(post())
@@ -154,10 +212,11 @@ def test_a_fault_while_a_request_is_read_does_not_leave_it_unanswered(
     def fail(*args: Any, **options: Any) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(request_head, "InferenceRequest", fail)
+    monkeypatch.setattr(request_head, "decode", fail)
+    form = post().replace(b"\r\n\r\n", b"\r\ncontent-type: application/x-www-form-urlencoded\r\n\r\n", 1)
 
     def check(client: Client) -> None:
-        client.send(post())
+        client.send(form)
         assert client.statuses() == [500]
         assert b"secret" not in client.transport.written
         assert "secret" in caplog.text

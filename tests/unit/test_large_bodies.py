@@ -27,6 +27,8 @@ class LargeClient(Client):
 
     def _set(self, protocol: object) -> None:
         self.protocol = protocol  # type: ignore[assignment]
+        if isinstance(protocol, asyncio.BufferedProtocol):  # uvloop's keeps them until there are others
+            self.kept = (protocol.get_buffer, protocol.buffer_updated)
 
     def feed(self, data: bytes, piece: int) -> None:
         while data:
@@ -227,5 +229,32 @@ def test_no_memory_is_held_for_a_connection_on_which_nothing_comes(monkeypatch: 
         client.protocol.connection_lost(None)
         assert client.lane not in client.shared.connections
         arena.close()
+
+    large(check, monkeypatch)
+
+
+@pytest.mark.parametrize("room", [0, 8])
+def test_an_idle_connection_holds_no_body_that_has_been_answered(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        arena = client.shared.bodies = LendingArena.create(room * len(BODY)) if room else None
+        if room and arena is None:
+            pytest.skip("memfd is Linux only")
+        client.feed(post(BODY), 60_000)
+        assert client.bodies() == [BODY]
+        assert client.service.intake.held == 0
+        if arena is not None:
+            assert arena.lend(arena.size) is not None
+            arena.close()
+
+    large(check, monkeypatch)
+
+
+def test_a_connection_that_ends_in_a_large_body_lets_go_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(client: LargeClient) -> None:
+        client.feed(post(BODY)[:-1], 60_000)
+        assert client.service.intake.held > 0
+        client.protocol.connection_lost(None)
+        assert client.service.intake.held == 0
+        assert client.lane not in client.shared.connections
 
     large(check, monkeypatch)
