@@ -120,7 +120,7 @@ class Note(build_py):
     def run(self) -> None:
         """Copy the modules, then write the note."""
         super().run()
-        if reason := os.environ.get("MLSERVE_NOT_COMPILED"):
+        if reason := os.environ.get("MLSERVE_NOT_COMPILED", "setup.py was run without build_backend.py"):
             Path(self.build_lib, "mlserve", "not_compiled.txt").write_text(reason, encoding="utf-8")
 
 

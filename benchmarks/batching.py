@@ -254,9 +254,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         server = start(list(models.values()), stack)
         warm_up(server, every, 2 * arguments.scale)
         rounds(server, every, count, arguments.scale)
-    command = " ".join(["scripts/bench batching", *(argv if argv is not None else sys.argv[1:])])
+    command = report.command("batching", sys.argv[1:] if argv is None else argv)
     text = (
-        f"{table(every)}\n\n`{command.replace(' --update-readme', '')}` at `{report.commit()}`: medians over {count} "
+        f"{table(every)}\n\n`{command}` at `{report.commit()}`: medians over {count} "
         f"interleaved rounds, least and most in brackets. One worker a model, batch size {BATCH}, delay 5 ms. A lone "
         f"request takes EfficientNet {lone:.0f} ms, a full batch {full:.0f} ms; the target that cannot be met is "
         f"{TIGHT:g} of the former.\n\nMachine: {report.machine()}.\nUsed by other programs before the start: "

@@ -109,8 +109,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, print, write."""
     arguments = parse(argv)
-    words = list(argv) if argv is not None else sys.argv[1:]
-    command = " ".join(["scripts/bench compare", *(word for word in words if word != "--update-readme")])
+    command = report.command("compare", sys.argv[1:] if argv is None else argv)
     plan = QUICK if arguments.quick else FULL
     plan = Plan(arguments.rounds or plan.rounds, plan.scale, plan.warm_up, arguments.minutes or plan.minutes)
     chosen = [peers.peer(name) for name in ("mlserve", *arguments.peers)]

@@ -17,6 +17,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend is chosen first
 from matplotlib import ticker
 
+matplotlib.rcParams["svg.hashsalt"] = "mlserve"  # or ids in SVG files are others in every run
+
 COLOURS = {
     "mlserve": "#d62728", "mlserve-pure": "#ff9896", "torchserve": "#8c564b", "triton": "#2ca02c",
     "mosec": "#1f77b4", "litserve": "#9467bd", "bentoml": "#e377c2", "ray": "#17becf", "mlserver": "#bcbd22",
@@ -33,7 +35,7 @@ def middle(loads, name):
 
 
 def save(figure, target):
-    """As PNG and SVG, without a date inside, so that the same results give the same files."""
+    """As PNG and SVG, without a date or random ids inside, so that the same results give the same files."""
     figure.tight_layout()
     figure.savefig(target.with_suffix(".png"), dpi=130, bbox_inches="tight")
     figure.savefig(target.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")

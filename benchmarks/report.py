@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
@@ -112,6 +113,11 @@ def table(result: dict[str, Any], title: Callable[[str], str]) -> str:
                 f"| {row['title']} | in-process loop | {rate(statistics.median(row['loop']))} | | | | | | | 1 |"
             )
     return "\n".join(lines)
+
+
+def command(name: str, words: Sequence[str]) -> str:
+    """The command line that measures the same again, as it is to be typed."""
+    return shlex.join(["scripts/bench", name, *(word for word in words if word != "--update-readme")])
 
 
 def write(result: dict[str, Any], folder: Path, name: str) -> Path:

@@ -178,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"--only: {', '.join(sorted(unknown))} none of {', '.join(sorted(known))}")
         cases = [case for case in cases if {case.runtime, case.name} & set(arguments.only)]
     results = [measure(case, rounds, seconds) for case in cases]
-    command = " ".join(["scripts/bench runtimes", *(argv if argv is not None else sys.argv[1:])])
-    text = markdown(results, command.replace(" --update-readme", ""), rounds, seconds, busy)
+    command = report.command("runtimes", sys.argv[1:] if argv is None else argv)
+    text = markdown(results, command, rounds, seconds, busy)
     print(f"\n{text}\n{time.monotonic() - started:.0f} s; written to {write(results, text)}")
     if arguments.update_readme:
         report.update_readme(HERE / "README.md", text, "runtimes")

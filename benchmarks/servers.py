@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from mlserve.cli.ending import held
+
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
@@ -90,7 +92,11 @@ class Server:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """SIGTERM to the processes of this server, by pid; what is left after 20 s is killed."""
+        """SIGTERM to the processes of this server, by pid; what is left after 20 s is killed. Signals wait for that."""
+        with held():
+            self._stop()
+
+    def _stop(self) -> None:
         self.resume()
         family = self.family()
         # TorchServe's launcher does not pass signals on: the server is its Java child.

@@ -14,5 +14,7 @@ else:
     T = TypeVar("T")
 
     def mypyc_attr(*_: str, **__: object) -> Callable[[T], T]:
-        """``acyclic=True``: no instance can be part of a cycle, so the collector need not know of them."""
+        """``acyclic=True``: no instance can be part of a cycle, so the collector need not know of them.
+        ``allow_interpreted_subclasses=True``: modules that are not compiled may derive from it.
+        """
         return lambda made: made

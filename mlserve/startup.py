@@ -25,7 +25,7 @@ from mlserve.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_WORK_DIR = "mlserve-work-"
+WORK_DIR, TUNE_DIR = "mlserve-work-", "mlserve-tune-"  # of servers, and of `mlserve tune`
 AT_ONCE = 4  # models loading at the same time: more would share the CPUs into their startup timeouts
 
 
@@ -68,18 +68,25 @@ def make_intake(settings: Settings) -> Intake:
 def make_work_dir(parent: str = "") -> Path:
     """A directory for this process's unpacked models, in ``parent`` or the system's place for temporary files.
 
-    Those of servers that were killed are removed. Raises :class:`SettingError` if ``parent`` is no directory.
+    What servers and tunings that were killed have left there is removed. Raises :class:`SettingError` if ``parent`` is
+    no directory.
     """
     temp = Path(parent or tempfile.gettempdir())
     if not temp.is_dir():
         raise SettingError(f"server.temp_directory is {temp}, which is no directory ($TEMP of the torchserve command)")
-    for left in temp.glob(f"{_WORK_DIR}*-*"):
-        pid = left.name.removeprefix(_WORK_DIR).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.lstat().st_uid == os.getuid():
-                log.info("removing %s, left by a server that was killed", left)
-                shutil.rmtree(left)
-    return Path(tempfile.mkdtemp(prefix=f"{_WORK_DIR}{os.getpid()}-", dir=temp))
+    for begin in (WORK_DIR, TUNE_DIR):
+        for left in temp.glob(f"{begin}*-*"):
+            pid = left.name.removeprefix(begin).partition("-")[0]
+            with contextlib.suppress(OSError):
+                if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.lstat().st_uid == os.getuid():
+                    log.info("removing %s, left by a process that was killed", left)
+                    shutil.rmtree(left)
+    return Path(tempfile.mkdtemp(prefix=own_prefix(WORK_DIR), dir=temp))
+
+
+def own_prefix(begin: str) -> str:
+    """What the name of a folder of this process begins with, so that it is removed if the process cannot do it."""
+    return f"{begin}{os.getpid()}-"
 
 
 def named_models(load: Sequence[str], store: ModelStore) -> list[tuple[str, str]]:

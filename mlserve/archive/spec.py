@@ -107,6 +107,12 @@ OPTIONS: Mapping[str, Option] = {
 """ModelSpec field -> what model-config.yaml may say about it. The field's own name is taken as a key as well.
 ``python`` is the operator's to choose, not the archive's."""
 
+_OWN = frozenset(
+    {"batch_policy", "latency_target_ms", "retry_on_worker_death", "isolate_errors"}
+    | {"threads_per_worker", "preprocess_threads", "handler_threads"}
+)
+"""Those whose key TorchServe does not read."""
+
 _ANY_CASE = frozenset({"device_type", "parallel_type"})  # in model-config.yaml
 _ZERO_IS_UNSET = frozenset({"max_workers", "job_queue_size", "parallel_level"})  # in model-config.yaml
 
@@ -257,19 +263,24 @@ BESIDE_THREADS = (
 )
 
 
-def _check_threads(values: dict[str, Any], provenance: dict[str, str], config_name: str, name: str) -> None:
-    """Batches in threads side by side leave no room for another way to have several in a worker.
-
-    Of model-config.yaml it is dropped with a warning, of anybody else refused.
-    """
+def _beside_threads(values: Mapping[str, Any]) -> str:
+    """What in ``values`` leaves no room for batches in threads side by side, as a sentence; empty = nothing."""
     threads = values.get("handler_threads", 1)
     other = next((one for one in BESIDE_THREADS if values.get(one, 0) > 0), None)
     if threads < 2 or other is None:
+        return ""
+    return f"handlerThreads {threads} cannot go with {OPTIONS[other].key} {values[other]}"
+
+
+def _check_threads(values: dict[str, Any], provenance: dict[str, str], config_name: str, name: str) -> None:
+    """Of model-config.yaml, threads beside what does not go with them are dropped with a warning, of anybody else
+    refused."""
+    problem = _beside_threads(values)
+    if not problem:
         return
-    problem = f"{name}: handlerThreads {threads} cannot go with {OPTIONS[other].key} {values[other]}"
     if provenance["handler_threads"] != config_name:
-        raise InvalidInput(f"{problem}: leave one of them out")
-    log.warning("%s: handlerThreads ignored", problem)
+        raise InvalidInput(f"{name}: {problem}: leave one of them out")
+    log.warning("%s: %s: handlerThreads ignored", name, problem)
     values["handler_threads"], provenance["handler_threads"] = 1, "default"
 
 
@@ -288,18 +299,31 @@ def _checked(field_name: str, value: Any) -> Any:
     return value
 
 
-def _warn_of_misspelt(config: Mapping[str, Any], where: str) -> None:
+def _misspelt(config: Mapping[str, Any], where: str) -> Iterator[str]:
     """Name the keys that look like one that means something. Others are the handler's own affair."""
     known = {key for name, option in OPTIONS.items() for key in (name, option.key) if key} | HANDLER_KEYS
     for key in config:
         if key not in known and (near := get_close_matches(str(key), known, n=1, cutoff=0.82)):
-            log.warning("%s: nothing here reads %s; did you mean %s? Only the handler sees it", where, key, near[0])
+            yield f"{where}: nothing here reads {key}; did you mean {near[0]}? Only the handler sees it"
 
 
-def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
-    """The fields that a model's configuration sets, as far as the values fit."""
-    _warn_of_misspelt(config, where)
+def check_config(config: Mapping[str, Any], where: str) -> list[str]:
+    """What is odd in a configuration that is yet to be packed; ``where`` is its file.
+
+    Raises :class:`ArchiveError` for a value that is impossible, or beside what it cannot go with, under a key that only
+    mlserve reads: that is a mistake. Under TorchServe's keys, and in archives that exist, such a value is passed over.
+    """
+    found, misfits = _fitting(config)
+    for text in (*(text for name, text in misfits if name in _OWN), _beside_threads(found)):
+        if text:
+            raise ArchiveError(f"{where}: {text}")
+    return [*_misspelt(config, where), *(f"{where}: {text}; a server will ignore it" for _, text in misfits)]
+
+
+def _fitting(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The fields that a configuration sets, and of the values that do not fit field and why."""
     found: dict[str, Any] = {}
+    misfits: list[tuple[str, str]] = []
     for field_name, option in OPTIONS.items():
         for key in dict.fromkeys((field_name, option.key)):
             if not option.key or key not in config:
@@ -312,7 +336,15 @@ def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any
             if option.fits(value):
                 found[field_name] = value
             else:
-                log.warning("%s: %s must be %s, got %r; ignored", where, key, option.takes, value)
+                misfits.append((field_name, f"{key} must be {option.takes}, got {value!r}"))
+    return found, misfits
+
+
+def _from_yaml(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+    """The fields that a model's configuration sets, as far as the values fit."""
+    found, misfits = _fitting(config)
+    for problem in (*_misspelt(config, where), *(f"{where}: {text}; ignored" for _, text in misfits)):
+        log.warning("%s", problem)
     if "torchrun" in found:  # its processes are the level
         count = found["torchrun"].get("nproc-per-node", 1)
         found["parallel_level"] = count if _is_int(1)(count) else 1

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv`` unless given) and exit the process with its code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    sys.exit(_start(words[1:]) if words[:1] == ["start"] else _run(words))
+    code = _start(words[1:]) if words[:1] == ["start"] else _run(words)
+    from mlserve.cli.ending import exit_code
+
+    sys.exit(exit_code(code))
 
 
 def _start(arguments: Sequence[str]) -> int:
@@ -55,5 +58,7 @@ def _start_with(bare: Bare | None, arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     from mlserve.cli.app import run
+    from mlserve.cli.ending import obey_signals
 
+    obey_signals()
     return run(arguments)

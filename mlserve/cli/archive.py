@@ -211,6 +211,7 @@ def _packed(arguments: dict[str, Any], auto_config: bool) -> Path:
     with _errors(), tempfile.TemporaryDirectory(prefix="mlserve-archive-") as scratch:
         from mlserve.archive import pack
 
+        _check_config(arguments["config_file"])
         if auto_config:
             from mlserve.cli.auto_config import configured
 
@@ -218,6 +219,17 @@ def _packed(arguments: dict[str, Any], auto_config: bool) -> Path:
             arguments = {**arguments, "config_file": config_file}
         with _progress(arguments["model_name"]) as progress:
             return pack(**arguments, progress=progress)
+
+
+def _check_config(config_file: str | None) -> None:
+    """Refuse a configuration that no server would take as it is meant, before anything is packed."""
+    if not config_file or not Path(config_file).is_file():
+        return  # packing says what is wrong with a missing one
+    from mlserve.archive.spec import check_config
+    from mlserve.archive.yamlfile import parse_config
+
+    for problem in check_config(parse_config(Path(config_file).read_bytes(), config_file), config_file):
+        typer.echo(_plain(f"mlserve archive: warning: {problem}"), err=True)
 
 
 @contextmanager

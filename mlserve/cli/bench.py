@@ -15,12 +15,14 @@ from mlserve.cli.bench_input import STDOUT, Asked, check_writable, target_of
 from mlserve.cli.bench_plot import check_plot, draw
 from mlserve.cli.bench_report import Limits, curve, document, heading, notes, table
 from mlserve.cli.bench_run import Plan, measure
+from mlserve.cli.ending import cause
 from mlserve.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from mlserve.cli.reaching import Server, with_server
 from mlserve.cli.tables import show_table
 from mlserve.errors import SettingError
 from mlserve.load.arrivals import HIGHEST_RATE, KINDS, POISSON
 from mlserve.load.result import CLOSED, OPEN, LoadResult
+from mlserve.load.runners import MOST_CONNECTIONS
 from mlserve.load.target import PROTOCOLS, Target
 from mlserve.load.units import numbers_of, seconds_of
 
@@ -60,11 +62,14 @@ Expect = Annotated[list[str], _option("--expect", help="File with the right answ
 Header = Annotated[list[str], _option("--header", "-H", help="'Name: value', as often as needed.")]
 ContentType = Annotated[str, _option("--content-type", help="Instead of the one that follows from the file's name.")]
 Method = Annotated[str, _option("--method", "-X", help="Default: POST with an input or a model, else GET.")]
-Key = Annotated[str, typer.Option("--input-key", help="gRPC: entry of `input` that holds the file.")]
+Key = Annotated[str, _option("--input-key", help="gRPC: entry of `input` that holds the file; default: data.")]
 Concurrency = Annotated[str, _option("--concurrency", "-c", help="Closed loop: connections; default: 1,8,32.")]
 Rate = Annotated[str, _option("--rate", "-r", help="Open loop: requests per second, like 100,200.")]
-Arrivals = Annotated[str, typer.Option("--arrivals", help=f"Of an open loop: {' or '.join(KINDS)}.")]
-Connections = Annotated[int, typer.Option(min=1, help="Most connections of an open loop; further requests wait.")]
+Arrivals = Annotated[str, _option("--arrivals", help=f"Of an open loop: {' or '.join(KINDS)}; default: {POISSON}.")]
+Connections = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most connections of an open loop; further requests wait. [default: 1000]"),
+]
 Duration = Annotated[str, _option("--duration", "-t", help="Of each row; default: 10s, or no end with --requests.")]
 Requests = Annotated[int, typer.Option("--requests", "-n", min=0, help="End a row after so many requests; 0: none.")]
 Warmup = Annotated[str, typer.Option(help="Before each row, not counted.")]
@@ -91,11 +96,11 @@ def bench(  # noqa: D103  # its help is EXAMPLES
     header: Header = [],  # noqa: B006
     content_type: ContentType = "",
     method: Method = "",
-    input_key: Key = "data",
+    input_key: Key = "",
     concurrency: Concurrency = "",
     rate: Rate = "",
-    arrivals: Arrivals = POISSON,
-    connections: Connections = 1000,
+    arrivals: Arrivals = "",
+    connections: Connections = None,
     duration: Duration = "",
     requests: Requests = 0,
     warmup: Warmup = "1s",
@@ -134,13 +139,16 @@ def _plan(
     concurrency: str,
     rate: str,
     arrivals: str,
-    connections: int,
+    connections: int | None,
     times: tuple[str, int, str],
     allow_errors: bool,
 ) -> Plan:
     if concurrency and rate:
         raise SettingError("--concurrency is a closed loop and --rate an open one; give one of them")
-    if arrivals not in KINDS:
+    for option, given in (("--arrivals", arrivals), ("--connections", connections)):
+        if given and not rate:
+            raise SettingError(f"{option} is for an open loop: give --rate, or leave it out")
+    if arrivals and arrivals not in KINDS:
         raise SettingError(f"--arrivals: {arrivals!r} is neither {' nor '.join(KINDS)}")
     duration, count, warmup = times
     levels = (
@@ -156,8 +164,8 @@ def _plan(
         seconds=_positive(duration, "--duration") if duration else (NO_END if count else 10.0),
         warmup=seconds_of(warmup, "--warmup"),
         count=count,
-        arrivals=arrivals,
-        connections=connections,
+        arrivals=arrivals or POISSON,
+        connections=connections or MOST_CONNECTIONS,
         allow_errors=allow_errors,
     )
 
@@ -207,7 +215,7 @@ def _ending(plan: Plan, results: Sequence[LoadResult], broken: Sequence[str]) ->
     for line in broken:
         typer.echo(f"mlserve: error: {line}", err=True)
     if any(result.interrupted for result in results):
-        typer.echo("mlserve: ended by Ctrl-C; the last row holds what was measured until then", err=True)
+        typer.echo(f"mlserve: ended by {cause()}; the last row holds what was measured until then", err=True)
         return EXIT_INTERRUPTED
     errors = sum(result.error_count for result in results)
     if errors and not plan.allow_errors:

@@ -16,6 +16,7 @@ from mlserve.errors import SettingError
 from mlserve.load.target import (
     DEFAULT_PORTS,
     GRPC,
+    GRPC_STREAM,
     METHODS,
     PROTOCOLS,
     REST,
@@ -28,6 +29,7 @@ from mlserve.load.target import (
 )
 
 STDOUT = "-"
+KEY = "data"
 
 
 def check_writable(option: str, file: str) -> None:
@@ -57,7 +59,7 @@ class Asked:
     expect: Sequence[str] = ()
     headers: Sequence[str] = ()
     content_type: str = ""
-    key: str = "data"
+    key: str = ""
     timeout: float = 30.0
 
 
@@ -67,28 +69,33 @@ def target_of(asked: Asked, access: Access) -> Target:
         raise SettingError("what is to be asked? Name a model, or an address")
     if asked.protocol and asked.protocol not in PROTOCOLS:
         raise SettingError(f"--protocol: {asked.protocol!r} is none of {', '.join(PROTOCOLS)}")
-    address, path, model, protocol = _place(asked)
+    address, path, model, protocol = _place(asked, "--url" in access.named)
+    access.check(address)
     grpc = protocol in METHODS
     payloads = _payloads(asked, path, model, grpc)
     posts = bool(model or asked.inputs or asked.data)
     if grpc and (asked.method or asked.content_type):
         raise SettingError("--method and --content-type are for HTTP; a gRPC call has neither")
+    if asked.method and not (asked.method.isascii() and asked.method.isalpha()):
+        raise SettingError(f"--method: {asked.method!r} is no method of HTTP, like POST")
+    if asked.key and path not in (METHODS[GRPC], METHODS[GRPC_STREAM]):
+        raise SettingError(f"--input-key is for --protocol {GRPC} and {GRPC_STREAM}; a {protocol} request has no keys")
     return Target(
         address=address,
         path=path,
         payloads=payloads,
         method=asked.method.upper() or ("POST" if posts else "GET"),
-        headers=_headers(asked.headers, access.token),
+        headers=_headers(asked, access),
         timeout=asked.timeout,
         cacert=access.cacert,
         insecure=access.insecure,
     )
 
 
-def _place(asked: Asked) -> tuple[str, str, str, str]:
+def _place(asked: Asked, url_given: bool) -> tuple[str, str, str, str]:
     """(address, path, model or "", protocol)."""
     if is_address(asked.target):
-        if asked.url != server_url("inference"):
+        if url_given:
             raise SettingError(f"--url is the server of a model, and {asked.target} is an address already")
         address, path, model = *split_url(asked.target), asked.model
     else:
@@ -136,7 +143,7 @@ def _payloads(asked: Asked, path: str, model: str, grpc: bool) -> tuple[Payload,
     if grpc:
         from mlserve.load.grpc_messages import message
 
-        bodies = [(message(path, body, model, asked.version, asked.key), "") for body, _ in bodies]
+        bodies = [(message(path, body, model, asked.version, asked.key or KEY), "") for body, _ in bodies]
     v2 = "application/json" if asked.protocol == V2 else ""
     return tuple(
         Payload(body, asked.content_type or v2 or kind, answers[number % len(answers)])
@@ -155,13 +162,20 @@ def _read(file: str, option: str) -> bytes:
         raise SettingError(f"{option}: cannot read {file}: {error.strerror or error}") from None
 
 
-def _headers(lines: Sequence[str], token: str) -> tuple[tuple[str, str], ...]:
+def _headers(asked: Asked, access: Access) -> tuple[tuple[str, str], ...]:
     found = []
-    for line in lines:
+    for line in asked.headers:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
             raise SettingError(f"--header: {line!r} is not 'Name: value'")
         found.append((name.strip(), value.strip()))
-    if token and not any(name.lower() == "authorization" for name, _ in found):
-        found.append(("Authorization", f"Bearer {token}"))
+    names = {name.lower() for name, _ in found}
+    for header, option, given in (
+        ("authorization", "--token", "--token" in access.named),
+        ("content-type", "--content-type", asked.content_type),
+    ):
+        if header in names and given:
+            raise SettingError(f"--header has the {header} that {option} would make; give one of them")
+    if access.token and "authorization" not in names:
+        found.append(("Authorization", f"Bearer {access.token}"))
     return tuple(found)

@@ -14,9 +14,10 @@ from typing import Any
 from mlserve.cli.bench_report import heading, table
 from mlserve.cli.bench_view import View
 from mlserve.cli.client import NotReachable, Refused
-from mlserve.load.client import REFUSED, UNTRUSTED, ask_once
+from mlserve.load.client import ask_once
 from mlserve.load.result import CLOSED, LoadResult
 from mlserve.load.runners import closed_loop, open_loop
+from mlserve.load.slots import REFUSED, UNTRUSTED
 from mlserve.load.target import Target
 
 TRIED = 50  # inputs that are tried before the first row

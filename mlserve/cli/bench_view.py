@@ -62,8 +62,9 @@ class View:
 
 
 def main() -> None:
-    """Draw what standard input says until it ends. The keyboard's interrupt is for the process that measures."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Draw what standard input says until it ends. Signals are for the process that measures, which then closes it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     from rich.console import Console
     from rich.live import Live
 

@@ -65,11 +65,23 @@ def path_of(*segments: str) -> str:
 @dataclass(frozen=True)
 class Access:
     """What opens a server's door. ``cacert`` is a PEM file of certificates to trust instead of the system's;
-    ``insecure`` trusts any; ``token`` is sent as a bearer token."""
+    ``insecure`` trusts any; ``token`` is sent as a bearer token. ``named`` are the options of these that the command
+    line has: what comes from the environment may be of no use here, but they must be."""
 
     token: str = ""
     cacert: str = ""
     insecure: bool = False
+    named: frozenset[str] = frozenset()
+
+    def check(self, address: str) -> None:
+        """Raises :class:`SettingError` for options about certificates and an address that has none."""
+        about = " and ".join(sorted(self.named & {"--cacert", "--insecure"}))
+        if about and not address.startswith(("https:", "grpcs:")):
+            secure = address.replace("grpc:", "grpcs:").replace("http:", "https:")
+            hint = f"; is it {secure}?" if secure != address else ""
+            raise SettingError(f"{about}: {address} is not encrypted, so there is no certificate to check{hint}")
+        if self.named >= {"--cacert", "--insecure"}:
+            raise SettingError("--insecure trusts any certificate and --cacert only some; give one of them")
 
 
 class Client:
@@ -80,6 +92,7 @@ class Client:
 
     def __init__(self, url: str, *, timeout: float | None = None, access: Access | None = None) -> None:
         self._access = access or Access()
+        self._access.check(url)
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
         self._socket_path = url[len(UNIX) :] if url.startswith(UNIX) else ""

@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from mlserve.cli.console import LogProgress
+from mlserve.cli.ending import held
 from mlserve.errors import ServeError
 
 TAIL_LINES = 20
+ENDING = 120.0  # seconds for a server to end, before it is killed
 
 
 class PipeProgress(LogProgress):
@@ -94,12 +95,65 @@ def replay(lines: IO[str], progress: LogProgress) -> bool:
 
 
 class Background:
-    """A server that was started in the background. ``failure`` is empty once it is ready."""
+    """A server that is started in the background. ``exit_code`` is None once it is ready, else ``failure`` says why."""
 
-    def __init__(self, pid: int, exit_code: int | None, failure: str) -> None:
-        self.pid = pid
-        self.exit_code = exit_code
-        self.failure = failure
+    def __init__(
+        self, arguments: Sequence[str], log_file: Path, progress: LogProgress, environ: Mapping[str, str] = {}
+    ) -> None:
+        self._arguments = arguments
+        self._environ = environ
+        self._log_file = log_file
+        self._progress = progress
+        self._child: subprocess.Popen[bytes] | None = None
+        self.pid = -1
+        self.exit_code: int | None = None
+        self.failure = ""
+
+    def start(self) -> None:
+        """Return when it is ready or has failed. Raises ``OSError`` when the log file cannot be written."""
+        log_fd = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        size = os.fstat(log_fd).st_size
+        read_fd, write_fd = os.pipe()
+        # -P keeps the working directory off the import path, where any file called like a module would be taken for it.
+        python = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
+        command = [*python, "-m", "mlserve", "start", f"--events-fd={write_fd}", f"--log-file={self._log_file}"]
+        with os.fdopen(read_fd) as lines:
+            with held():  # a child that nobody knows of could not be ended
+                try:
+                    child = self._child = subprocess.Popen(
+                        [*command, *self._arguments],
+                        env={**os.environ, **self._environ},
+                        stdin=subprocess.DEVNULL,
+                        stdout=log_fd,
+                        stderr=log_fd,
+                        pass_fds=(write_fd,),
+                        start_new_session=True,
+                    )
+                finally:
+                    os.close(log_fd)
+                    os.close(write_fd)
+            self.pid = child.pid
+            if replay(lines, self._progress):
+                return
+        self.exit_code = child.wait()
+        self.failure = _tail(self._log_file, size)
+
+    def end(self) -> None:
+        """Have it end, with its workers, and wait for that; signals wait too."""
+        with held():
+            if self._child is None or self._child.poll() is not None:
+                return
+            self._child.terminate()
+            try:
+                self._child.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+    def let_go(self) -> None:
+        """It is meant to outlive us: no warning about a child that still runs."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.returncode = 0
 
 
 def start_in_background(arguments: Sequence[str], log_file: Path, progress: LogProgress) -> Background:
@@ -108,35 +162,27 @@ def start_in_background(arguments: Sequence[str], log_file: Path, progress: LogP
     Its output is appended to ``log_file``. An interrupt while it starts ends it. Raises ``OSError`` when the log file
     cannot be written.
     """
-    log_fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    size = os.fstat(log_fd).st_size
-    read_fd, write_fd = os.pipe()
-    # -P keeps the working directory off the import path, where any file called like a module would be taken for it.
-    python = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
-    command = [*python, "-m", "mlserve", "start", f"--events-fd={write_fd}", f"--log-file={log_file}", *arguments]
+    server = Background(arguments, log_file, progress)
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=log_fd,
-            pass_fds=(write_fd,),
-            start_new_session=True,
-        )
+        server.start()
+    except BaseException:
+        server.end()
+        raise
+    server.let_go()
+    return server
+
+
+@contextlib.contextmanager
+def own_server(
+    arguments: Sequence[str], log_file: Path, progress: LogProgress, environ: Mapping[str, str]
+) -> Iterator[Background]:
+    """The same, for as long as the block lasts, however it ends. ``environ`` is added to this process's."""
+    server = Background(arguments, log_file, progress, environ)
+    try:
+        server.start()
+        yield server
     finally:
-        os.close(log_fd)
-        os.close(write_fd)
-    with os.fdopen(read_fd) as lines:
-        try:
-            if replay(lines, progress):
-                child.returncode = 0  # it is meant to outlive us: no warning about a child that still runs
-                return Background(child.pid, None, "")
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGTERM)
-            child.wait()
-            raise
-    code = child.wait()
-    return Background(child.pid, code, _tail(log_file, size))
+        server.end()
 
 
 def _tail(path: Path, start: int) -> str:

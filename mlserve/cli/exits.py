@@ -6,7 +6,7 @@
 2      wrong usage, or a setting that is wrong
 3      no server is running or reachable
 4      a model that ``start`` was told to load could not be loaded
-130    interrupted from the keyboard
+130    interrupted from the keyboard; 143 and 129: by SIGTERM and SIGHUP
 =====  ====================================================================
 
 An exception with an ``exit_code`` attribute chooses its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -191,6 +192,9 @@ def _show_model(model: dict[str, Any]) -> None:
     if model.get("lastError"):
         rows.append(("last error", model["lastError"]))
     show_table(("MODEL", model["modelName"]), rows)
+    if settings := list(_set_by_someone(model)):
+        typer.echo("")
+        show_table(("SETTING", "VALUE", "FROM"), settings)
     if model["workers"]:
         typer.echo("")
         show_table(
@@ -206,6 +210,21 @@ def _show_model(model: dict[str, Any]) -> None:
             if text:
                 typer.echo(f"\nworker {worker['id']}, {title}:")
                 typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
+
+
+def _set_by_someone(model: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The settings that somebody gave this model, as model-config.yaml calls them: key, value, and who."""
+    from mlserve.archive.spec import OPTIONS
+
+    provenance = model.get("provenance", {})
+    for name, option in OPTIONS.items():
+        key = "stateful" if name == "sequence_batching" else option.key
+        if provenance.get(name, "default") != "default" and key in model:
+            yield option.key, _value(model[key]), provenance[name]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _worker_row(worker: dict[str, Any]) -> tuple[str, ...]:

@@ -55,8 +55,10 @@ def with_server(api: str) -> Callable[[Callable[..., Any]], Callable[..., None]]
 
         def command(**values: Any) -> None:
             url, token, cacert, insecure = (values.pop(name) for name in ("url", "token", "cacert", "insecure"))
-            access = Access(token or os.environ.get(TOKEN_ENV, ""), cacert or os.environ.get(CACERT_ENV, ""), insecure)
-            function(server=Server(server_url(api, url), access), **values)
+            given = {"--url": url, "--token": token, "--cacert": cacert, "--insecure": insecure}
+            named = frozenset(name for name, value in given.items() if value)
+            opening = (token or os.environ.get(TOKEN_ENV, ""), cacert or os.environ.get(CACERT_ENV, ""))
+            function(server=Server(server_url(api, url), Access(*opening, insecure, named)), **values)
 
         return declared(command, function, [*own, *_options(api)])
 

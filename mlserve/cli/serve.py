@@ -135,8 +135,10 @@ class Recorded:
 def _start_detached(settings: Settings, given: CommandLine, log_file: Path | None) -> int:
     from mlserve.cli.console import listed, make_progress
     from mlserve.cli.detach import start_in_background
+    from mlserve.cli.ending import obey_signals
     from mlserve.cli.pidfile import default_path
 
+    obey_signals()
     log_file = (log_file or default_path(settings, "log")).absolute()
     # Logging is not set up here, so without a terminal nothing is shown until the end: the lines are in the log file.
     progress = make_progress(settings.log.format)

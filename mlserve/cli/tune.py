@@ -16,7 +16,7 @@ from mlserve.cli.bench_input import STDOUT, check_writable
 from mlserve.cli.flags import with_settings
 from mlserve.cli.run import find_model, read_inputs
 from mlserve.cli.tune_progress import Budget
-from mlserve.cli.tune_search import Slo, Trial, predictions, setups_of, slos_of, trials, variations
+from mlserve.cli.tune_search import Slo, Trial, clients_text, predictions, setups_of, slos_of, trials, variations
 from mlserve.errors import SettingError
 from mlserve.load.units import numbers_of, seconds_of
 from mlserve.settings import Settings
@@ -110,8 +110,9 @@ def tune(
         check_plot(plot)
     from mlserve.archive.requirements import installing
     from mlserve.cli.tune_verify import told
+    from mlserve.startup import TUNE_DIR, own_prefix
 
-    with tempfile.TemporaryDirectory(prefix="mlserve-tune-") as scratch, Budget(most) as budget:
+    with tempfile.TemporaryDirectory(prefix=own_prefix(TUNE_DIR)) as scratch, Budget(most) as budget:
         spec = find_model(settings, model, "", Path(scratch), installing(settings))
         curves, verified = search(settings, spec, wanted, budget)
         best = chosen(verified)
@@ -136,8 +137,9 @@ def search(
     from mlserve.engine.local import available_cpus
 
     slos = wanted.slos
-    gpus = 0 if spec.device_type == "cpu" else len(tune_measure.gpus_of(settings))
-    setups = setups_of(available_cpus(), gpus, wanted.workers, wanted.threads, at_once_of(spec, wanted.at_once))
+    gpus = tune_measure.gpus_of(settings)
+    used = 0 if spec.device_type == "cpu" else len(gpus)
+    setups = setups_of(available_cpus(), used, wanted.workers, wanted.threads, at_once_of(spec, wanted.at_once))
     slowest = max(one.seconds for one in slos)
     limits = tune_measure.Limits(wanted.max_batch, slowest, budget.at(MEASURING), unchecked=bool(wanted.at_once))
     curves, inputs = asyncio.run(tune_measure.measure(settings, spec, setups, wanted.inputs, limits, budget.say))
@@ -146,12 +148,12 @@ def search(
     for trial in candidates:
         best = chosen(verified)
         if best is None or trial.rate > best.result.rate:  # the server adds to what was predicted
-            _verify(spec, trial, inputs, slos, budget, verified)
+            _verify(spec, gpus, trial, inputs, slos, budget, verified)
     best = chosen(verified)
     if best is not None:
         for setting in variations(best.setting, slos, [len(body) for body, _ in inputs]):
             again = Trial(setting, (int(best.result.level),), best.result.rate)
-            _verify(spec, again, inputs, slos, budget, verified)
+            _verify(spec, gpus, again, inputs, slos, budget, verified)
     return curves, verified
 
 
@@ -169,17 +171,23 @@ def at_once_of(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
 
 
 def _verify(
-    spec: ModelSpec, trial: Trial, inputs: Inputs, slos: Sequence[Slo], budget: Budget, verified: list[Verified]
+    spec: ModelSpec,
+    gpus: Sequence[int],
+    trial: Trial,
+    inputs: Inputs,
+    slos: Sequence[Slo],
+    budget: Budget,
+    verified: list[Verified],
 ) -> None:
     """Verify a setting, unless the time is over; the first is verified in any case."""
     from mlserve.cli.tune_verify import verify
 
     seconds = min(max(budget.seconds * SHARE, SHORTEST), LONGEST)
     if verified and not budget.allows(seconds * len(trial.clients)):
-        budget.say(f"{trial.setting.setup}, batch size {trial.setting.batch_size}: not verified, the time is over")
+        budget.say(f"{trial}: not verified, the time is over")
         return
     with budget.lap():
-        verified += verify(spec, trial, inputs, slos, seconds, budget.say)
+        verified += verify(spec, gpus, trial, inputs, slos, seconds, budget.say)
 
 
 def chosen(verified: Sequence[Verified]) -> Verified | None:
@@ -196,7 +204,7 @@ def _written(spec: ModelSpec, one: Verified, slos: Sequence[Slo]) -> str:
 
     text, name = given_text(spec)
     held = ", ".join(f"{slo.name} {one.result.quantile(slo.share) * 1000:.1f} ms" for slo in slos)
-    said = f"{SAID}{one.result.rate:,.1f} answers/s for {one.result.level:g} clients, {held}"
+    said = f"{SAID}{one.result.rate:,.1f} answers/s for {clients_text(one.result.level)}, {held}"
     return config_text(text, one.setting.config(), name, said)
 
 

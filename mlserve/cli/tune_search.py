@@ -177,11 +177,12 @@ class Setting:
     policy: str = "eager"
     target_ms: float = 0.0
 
+    def __str__(self) -> str:
+        return f"{self.setup}: batch size {self.batch_size}, {self.policy}, delay {self.delay_ms:g} ms"
+
     def config(self) -> dict[str, object]:
-        """The keys of model-config.yaml."""
+        """The keys of model-config.yaml, also those that say what is usual: the server's settings may say otherwise."""
         target = {"latencyTarget": _number(self.target_ms)} if self.target_ms else {}
-        threads = {"threadsPerWorker": self.setup.threads} if self.setup.threads else {}
-        threads |= {"handlerThreads": self.setup.at_once} if self.setup.at_once > 1 else {}
         return {
             "batchSize": self.batch_size,
             "maxBatchDelay": _number(self.delay_ms),
@@ -189,7 +190,8 @@ class Setting:
             **target,
             "minWorkers": self.setup.workers,
             "maxWorkers": self.setup.workers,
-            **threads,
+            "threadsPerWorker": self.setup.threads,
+            "handlerThreads": self.setup.at_once,
         }
 
 
@@ -204,6 +206,14 @@ class Trial:
     setting: Setting
     clients: tuple[int, ...]
     rate: float
+
+    def __str__(self) -> str:
+        return f"{self.setting}, {clients_text(*self.clients)}"
+
+
+def clients_text(*counts: float) -> str:
+    """``1 client``, ``8 clients``, ``8 or 16 clients``."""
+    return f"{' or '.join(f'{count:g}' for count in counts)} client{'s' if counts != (1,) else ''}"
 
 
 def trials(found: Sequence[Predicted], curves: Sequence[Curve], slos: Sequence[Slo], most: int) -> list[Trial]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,14 @@ from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH
 from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME
 from mlserve.cli.bench_run import run_loop
 from mlserve.cli.console import LogProgress
-from mlserve.cli.detach import start_in_background
-from mlserve.cli.tune_search import Setting, Slo, strain_of
+from mlserve.cli.detach import own_server
+from mlserve.cli.tune_search import Setting, Slo, clients_text, strain_of
 from mlserve.cli.tune_search import Trial as Verifying
 from mlserve.errors import ServeError
 from mlserve.load.result import LoadResult
 from mlserve.load.runners import closed_loop
 from mlserve.load.target import Payload, Target, model_path
+from mlserve.startup import TUNE_DIR, own_prefix
 
 if TYPE_CHECKING:
     from mlserve.cli.tune_measure import Inputs, Say
@@ -44,6 +43,7 @@ TUNED = (
     "handler_threads",
 )
 PORTS = ("inference", "management", "metrics")
+ENVIRON = {"MLSERVE_WORKERS_SPARE": "0"}  # a spare would import torch, 2 s of a core, beside the load
 
 
 @dataclass
@@ -61,14 +61,20 @@ class Verified:
 
 
 def verify(
-    spec: ModelSpec, trial: Verifying, inputs: Inputs, slos: Sequence[Slo], seconds: float, say: Say
+    spec: ModelSpec,
+    gpus: Sequence[int],
+    trial: Verifying,
+    inputs: Inputs,
+    slos: Sequence[Slo],
+    seconds: float,
+    say: Say,
 ) -> list[Verified]:
     """Serve the setting and load it with each of the numbers of clients, until one meets the targets.
 
     Raises :class:`ServeError` if the server does not come up.
     """
     found: list[Verified] = []
-    with serving(spec, trial.setting) as address:
+    with serving(spec, trial.setting, gpus) as address:
         payloads = tuple(Payload(body, content_type) for body, content_type in inputs)
         target = Target(address, model_path(NAME), payloads)
         for clients in trial.clients:
@@ -87,8 +93,8 @@ def told(one: Verified, slos: Sequence[Slo]) -> str:
     values = ", ".join(f"{slo.name} {result.quantile(slo.share) * 1000:.1f} ms" for slo in slos)
     errors = f", {result.error_count} ERRORS ({next(iter(result.errors))})" if result.error_count else ""
     return (
-        f"{setting.setup}: batch size {setting.batch_size}, {setting.policy}, delay {setting.delay_ms:g} ms, "
-        f"{result.level:g} clients: {result.rate:,.1f}/s, {values}{errors}: {'met' if one.met else 'not met'}"
+        f"{setting}, {clients_text(result.level)}: {result.rate:,.1f}/s, {values}{errors}: "
+        f"{'met' if one.met else 'not met'}"
     )
 
 
@@ -109,26 +115,34 @@ def _loaded(target: Target, clients: int, seconds: float) -> LoadResult:
 
 
 @contextlib.contextmanager
-def serving(spec: ModelSpec, setting: Setting) -> Iterator[str]:
-    """A server with the model in this setting; its address. Everything of it is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mlserve-tune-") as folder:
+def serving(spec: ModelSpec, setting: Setting, gpus: Sequence[int]) -> Iterator[str]:
+    """A server with the model in this setting, on these GPUs; its address. Everything of it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=own_prefix(TUNE_DIR)) as folder:
         place = Path(folder)
         model = place / "model"
         lay_out(spec, setting.config(), model)
-        (place / "mlserve.toml").write_text("[server]\nhost = '127.0.0.1'\n", encoding="utf-8")
+        (place / "mlserve.toml").write_text(settings_text(spec, gpus), encoding="utf-8")
         ports = [f"--{name}-port=0" for name in PORTS]
         arguments = [f"--config={place / 'mlserve.toml'}", f"--pid-file={place / 'pid'}", "--no-grpc", *ports]
         arguments += ["--access-log=off", f"--models={NAME}={model}"]
         progress = LogProgress()
-        started = start_in_background(arguments, place / "log", progress)
-        if started.exit_code is not None:
-            reason = "; ".join(progress.failures.values()) or started.failure
-            raise ServeError(f"the server to verify with did not start: {reason}")
-        try:
+        with own_server(arguments, place / "log", progress, ENVIRON) as server:
+            if server.exit_code is not None:
+                reason = "; ".join(progress.failures.values()) or server.failure
+                raise ServeError(f"the server to verify with did not start: {reason}")
             yield progress.addresses["inference"]
-        finally:
-            os.kill(started.pid, signal.SIGTERM)
-            os.waitpid(started.pid, 0)
+
+
+def settings_text(spec: ModelSpec, gpus: Sequence[int]) -> str:
+    """An mlserve.toml that has the model as it was measured: with what it owes to ``[defaults]`` and ``[model.NAME]``,
+    and not to its own files."""
+    from mlserve.settings.models import ModelOverrides
+
+    lines = ["[server]", 'host = "127.0.0.1"', "[gpu]", f"ids = {json.dumps(list(gpus))}", f"[model.{NAME}]"]
+    for name in (field.name for field in fields(ModelOverrides)):
+        if name not in (*TUNED, "python") and spec.provenance.get(name, "").startswith(("default", "mlserve.toml")):
+            lines.append(f"{name} = {json.dumps(getattr(spec, name))}")
+    return "\n".join([*lines, ""])
 
 
 def lay_out(spec: ModelSpec, config: Mapping[str, Any], folder: Path) -> None:

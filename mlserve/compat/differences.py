@@ -303,7 +303,7 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "describe-keys": Difference(
         "describe has TorchServe's keys",
-        "behind them it has state, defaultVersion, batchPolicy, lastError and provenance, and more of each worker",
+        "behind them it has state, defaultVersion, batchPolicy, lastError, provenance, settings, and more of workers",
         "clients read the keys that they know",
     ),
     "worker-comes-back": Difference(

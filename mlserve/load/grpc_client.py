@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,16 @@ import grpc
 import grpc.aio
 
 from mlserve.errors import SettingError
-from mlserve.load.client import EXAMPLE_LENGTH, REFUSED, TIMEOUT, UNTRUSTED, WRONG_ANSWER, Done
 from mlserve.load.grpc_messages import same_message, shown
+from mlserve.load.slots import EXAMPLE_LENGTH, REFUSED, TIMEOUT, UNTRUSTED, WRONG_ANSWER, Done
 from mlserve.load.target import STREAMING, UNIX, Target, host_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CALLS_PER_CHANNEL = 32  # a server allows about 100 streams on a connection; one connection is one thread of it
+_OWN = ("content-length", "content-type", "te", "user-agent")  # given ones are left out
+_NAME, _VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")
 _NO_CONNECTION = ("failed to connect", "connection refused", "no such file")
 
 
@@ -36,7 +39,7 @@ class GrpcClient:
         self.target = target
         self.done = done
         self.streams = target.path in STREAMING
-        self.metadata = tuple((name.lower(), value) for name, value in target.headers)
+        self.metadata = metadata_of(target)
         self.loop = asyncio.get_running_loop()
         self._credentials = _credentials(target)
         self._channels: list[Any] = []
@@ -153,6 +156,16 @@ def _place(address: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def metadata_of(target: Target) -> tuple[tuple[str, str], ...]:
+    """The headers of a call. Raises :class:`SettingError` for those that grpcio leaves out or fails on."""
+    for name, value in target.headers:
+        if name.lower() in _OWN or name.lower().startswith("grpc-"):
+            raise SettingError(f"the header {name} is made by gRPC itself and cannot be given")
+        if not _NAME.fullmatch(name.lower()) or name.lower().endswith("-bin") or not _VALUE.fullmatch(value):
+            raise SettingError(f"the header {name!r} with {value!r} cannot be sent over gRPC: text in ASCII can")
+    return tuple((name.lower(), value) for name, value in target.headers)
+
+
 def _credentials(target: Target) -> grpc.ChannelCredentials | None:
     if target.scheme != "grpcs":
         return None
@@ -161,4 +174,4 @@ def _credentials(target: Target) -> grpc.ChannelCredentials | None:
     try:
         return grpc.ssl_channel_credentials(Path(target.cacert).read_bytes() if target.cacert else None)
     except OSError as error:
-        raise SettingError(f"{target.cacert}: {error.strerror or error}") from None
+        raise SettingError(f"cacert: {target.cacert}: {error.strerror or error}") from None

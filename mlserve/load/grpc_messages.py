@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from mlserve.errors import SettingError
-from mlserve.load.client import EXAMPLE_LENGTH, same_answer
+from mlserve.load.slots import EXAMPLE_LENGTH, same_answer
 from mlserve.load.target import METHODS, STREAMING
 from mlserve.rpc.generated import inference_pb2, open_inference_pb2
 from mlserve.rpc.tensors import FIELDS

@@ -17,7 +17,7 @@ from typing import Any
 import httptools
 
 from mlserve.errors import SettingError
-from mlserve.load.client import CLOSED_EARLY, EXAMPLE_LENGTH, WRONG_ANSWER, Done, NoServer, failure_of, same_answer
+from mlserve.load.slots import CLOSED_EARLY, EXAMPLE_LENGTH, WRONG_ANSWER, Done, NoServer, failure_of, same_answer
 from mlserve.load.target import UNIX, Target, host_port
 
 _OWN = ("host", "content-length", "transfer-encoding", "connection")  # headers that are made here
@@ -54,7 +54,7 @@ def _context(target: Target) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=file or None)
     except (OSError, ssl.SSLError) as error:
         why = "there is no such file" if not Path(file).exists() else f"it holds no PEM certificates: {error}"
-        raise SettingError(f"{file}: {why}") from None
+        raise SettingError(f"cacert: {file}: {why}") from None
     if target.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

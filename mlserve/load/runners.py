@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from mlserve.load.arrivals import POISSON, arrivals
-from mlserve.load.client import NOT_SENT, TIMEOUT, Client, Slot, has_answered, open_client
+from mlserve.load.client import open_client
 from mlserve.load.result import CLOSED, OPEN, LoadResult, Recorder
+from mlserve.load.slots import NOT_SENT, TIMEOUT, Client, Slot, has_answered
 from mlserve.load.target import Target
 from mlserve.load.timers import Timer
 from mlserve.protocols.admission import allow_connections

@@ -177,14 +177,10 @@ class AccessLog:
         if batch is not self._batch:
             self._batch = batch
             self._phases = form.end if batch is None else form.phases(batch)
-        total = int((ended - started) * 1e5 + 0.5)
-        took = _MS[total] if 0 <= total < 3000 else b"%.2f" % (total / 100)
-        length = _number(size)
         if batch is None:
             label = waited = b""
         else:
-            label, hundredths = form.queue, int(queue * 1e5 + 0.5)
-            waited = _MS[hundredths] if 0 <= hundredths < 3000 else b"%.2f" % (hundredths / 100)
+            label, waited = form.queue, _ms(queue)
         known: bytes = origin
         lines.append(
             b"%b%b%b%b%b%b%b%b%b%b%b%b"
@@ -193,9 +189,9 @@ class AccessLog:
                 known,
                 _DIGITS[status],
                 form.size,
-                length,
+                _number(size),
                 form.total,
-                took,
+                _ms(ended - started),
                 form.request_id,
                 request_id,
                 label,

@@ -12,6 +12,17 @@ from mlserve.core.model import ModelDescription, ModelSpec, SpareInfo, WorkerInf
 from mlserve.gpus import read_gpu
 from mlserve.protocols.management import ListCall
 
+_TOLD_WHERE_SET = {
+    "job_queue_size": "jobQueueSize",
+    "retry_on_worker_death": "retryOnWorkerDeath",
+    "isolate_errors": "isolateErrors",
+    "threads_per_worker": "threadsPerWorker",
+    "preprocess_threads": "preprocessThreads",
+    "handler_threads": "handlerThreads",
+    "async_communication": "asyncCommunication",
+}
+"""Settings that TorchServe does not tell -> their keys, shown where a source of the model's own sets them."""
+
 
 def list_json(models: Sequence[tuple[str, str]], call: ListCall) -> dict[str, Any]:
     """A page of (name, url) pairs. The token is there up to and including an exactly full last page."""
@@ -79,6 +90,11 @@ def describe_json(
         "defaultVersion": model.is_default,
         "batchPolicy": spec.batch_policy,
         **({"latencyTarget": spec.latency_target_ms} if spec.latency_target_ms else {}),
+        **{
+            key: getattr(spec, name)
+            for name, key in _TOLD_WHERE_SET.items()
+            if spec.provenance.get(name, "default") != "default"
+        },
         **next(({"signature": dict(worker.signature)} for worker in model.workers if worker.signature), {}),
         **({"spareWorkers": [spare_json(spare) for spare in spares]} if spares else {}),
         "lastError": model.last_error,

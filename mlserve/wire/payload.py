@@ -10,6 +10,12 @@ from typing import Any
 
 import msgspec
 
+EXIT_LOAD_FAILED = 3  # exit codes of a worker
+EXIT_PROTOCOL_ERROR = 4
+EXIT_DEVICE_LOST = 5
+SAYS = {EXIT_PROTOCOL_ERROR: "protocol error", EXIT_DEVICE_LOST: "the device is lost to this process"}
+"""How the line begins that a worker writes to stderr before it ends with that code: a handler may use any code too."""
+
 
 class Hello(msgspec.Struct):
     """Worker -> server, first frame: who is there."""

@@ -92,9 +92,7 @@ class Ahead:
                 if isinstance(work, Work):
                     self.ready.put((work, self._pool.submit(_prepared, self._runner, work)))
                 else:
-                    self.ready.put(
-                        work if isinstance(work, Stop) else Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
-                    )
+                    self.ready.put(work if isinstance(work, Stop) else Stop(PROTOCOL_ERROR, "a second LOAD"))
 
 
 def _prepared(runner: Runner, work: Work) -> Prepared:
@@ -122,11 +120,11 @@ def _answer(work: Work, future: Future[Prepared], runner: Runner, replies: Repli
     try:
         batch = future.result()
     except (ValueError, msgspec.MsgspecError) as error:
-        raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+        raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
     started, context = monotonic(), batch.runner.context
     work_on(context)
     batch.answer(list(range(len(batch.results.items))))
     meta, bodies = result_of(batch, context, work, started)
     send_result(work, meta, bodies, runner.link, replies)
     if batch.runner.fatal:
-        raise Stop(DEVICE_LOST, f"the device is lost to this process: {batch.runner.fatal}")
+        raise Stop(DEVICE_LOST, batch.runner.fatal)

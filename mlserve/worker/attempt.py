@@ -14,11 +14,11 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from mlserve.errors import InvalidInput, ServeError
+from mlserve.native import mypyc_attr
 from mlserve.wire.payload import ItemMeta, ReceivedItem
 from mlserve.worker import failures
 from mlserve.worker.context import WireRequests
 from mlserve.worker.metrics import Metrics
-from mlserve.worker.native import mypyc_attr
 from mlserve.worker.results import Results
 from mlserve.worker.rows import Part
 from mlserve.worker.streams import ChunkSender, as_generator, drain, is_stream

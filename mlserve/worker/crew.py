@@ -79,14 +79,14 @@ class Crew:
             if isinstance(work, Stop):
                 raise work
             if not isinstance(work, Work):
-                raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
+                raise Stop(PROTOCOL_ERROR, "a second LOAD")
             if self._reader.gone:
                 continue  # nobody is left to read the answer
             answer(work, own, self._link, self._replies)
             self._reader.done(work)
             del work  # or its body would be held until the next batch comes
             if own.fatal:
-                raise Stop(DEVICE_LOST, f"the device is lost to this process: {own.fatal}")
+                raise Stop(DEVICE_LOST, own.fatal)
 
     def _share_cores(self) -> None:
         """Torch keeps a number for each thread. A handler that set it to all cores had the worker in mind. What else it

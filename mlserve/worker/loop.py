@@ -21,15 +21,22 @@ from typing import Final
 import msgspec
 
 from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta
-from mlserve.wire.payload import CancelMeta, ResultMeta
+from mlserve.wire.payload import (
+    EXIT_DEVICE_LOST,
+    EXIT_LOAD_FAILED,
+    EXIT_PROTOCOL_ERROR,
+    SAYS,
+    CancelMeta,
+    ResultMeta,
+)
 from mlserve.worker.link import Buffer, Link
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work
 
 ASKED: Final = 0  # exit codes
-LOAD_FAILED: Final = 3
-PROTOCOL_ERROR: Final = 4
-DEVICE_LOST: Final = 5
+LOAD_FAILED: Final = EXIT_LOAD_FAILED
+PROTOCOL_ERROR: Final = EXIT_PROTOCOL_ERROR
+DEVICE_LOST: Final = EXIT_DEVICE_LOST
 EOF_GRACE: Final = 2.0  # seconds that a running handler gets after the server is gone
 RECEIVE: Final = 64 << 10  # bytes
 TICK: Final = 0.01  # seconds that a batch may be computed before the reader's thread receives meanwhile
@@ -39,9 +46,14 @@ _RESULT: Final = int(Kind.RESULT)
 
 
 class Stop(Exception):
-    """The end of the process, with its exit code and the reason for stderr (empty = say nothing)."""
+    """The end of the process, with its exit code and the reason for stderr (empty = say nothing).
+
+    The reason begins with the code's words of ``wire.payload.SAYS``, by which the server knows that the code is ours.
+    """
 
     def __init__(self, code: int, reason: str = "") -> None:
+        if code in SAYS:
+            reason = f"{SAYS[code]}: {reason}"
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -165,7 +177,7 @@ class Reader:
         except OSError:
             self._end(Stop(ASKED))
         except (FrameError, msgspec.MsgspecError) as error:
-            self._end(Stop(PROTOCOL_ERROR, f"protocol error: {error}"))
+            self._end(Stop(PROTOCOL_ERROR, str(error)))
         if self.wake is not None:
             self.wake()
 
@@ -211,14 +223,14 @@ def run(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
         if isinstance(work, Stop):
             raise work
         if not isinstance(work, Work):
-            raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
+            raise Stop(PROTOCOL_ERROR, "a second LOAD")
         if reader.gone:
             continue  # nobody is left to read the answer
         answer(work, runner, link, replies)
         reader.done(work)
         del work  # or its body would be held until the next batch comes
         if runner.fatal:
-            raise Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}")
+            raise Stop(DEVICE_LOST, runner.fatal)
 
 
 def answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
@@ -226,7 +238,7 @@ def answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
     try:
         meta, bodies = runner.handle(work)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+        raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
     send_result(work, meta, bodies, link, replies)
 
 

@@ -162,7 +162,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
     if isinstance(first, Stop):
         raise first
     if not isinstance(first, Frame):
-        raise Stop(PROTOCOL_ERROR, "protocol error: a batch before LOAD")
+        raise Stop(PROTOCOL_ERROR, "a batch before LOAD")
     try:
         if first.kind == Kind.WARM:
             from mlserve.worker.warm import warm
@@ -172,7 +172,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
             return _serve(reader, link, arena, replies)
         runner = _load(first, link, arena)
     except msgspec.MsgspecError as error:
-        raise Stop(PROTOCOL_ERROR, f"protocol error in LOAD: {error}") from error
+        raise Stop(PROTOCOL_ERROR, f"LOAD: {error}") from error
     _answer(reader, runner, link, replies)
 
 

@@ -208,11 +208,11 @@ def run_steps(reader: Reader, runner: Runner, replies: Replies) -> None:
             if isinstance(work, Stop):
                 raise work
             if not isinstance(work, Work):
-                raise Stop(PROTOCOL_ERROR, "protocol error: a second LOAD")
+                raise Stop(PROTOCOL_ERROR, "a second LOAD")
             try:
                 steps.take(work)
             except (ValueError, msgspec.MsgspecError) as error:
-                raise Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}") from error
+                raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
         steps.step()
         if runner.fatal:
-            raise Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}")
+            raise Stop(DEVICE_LOST, runner.fatal)

@@ -139,7 +139,7 @@ class Tasks:
                 self._open.add(task)
                 task.add_done_callback(self._closed)
             else:
-                self._end(Stop(PROTOCOL_ERROR, "protocol error: a second LOAD"))
+                self._end(Stop(PROTOCOL_ERROR, "a second LOAD"))
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
@@ -157,7 +157,7 @@ class Tasks:
             items = decode_batch(work.meta).items
             raw = runner.rows.cut(items, work.body)
         except (ValueError, msgspec.MsgspecError) as error:
-            self._end(Stop(PROTOCOL_ERROR, f"protocol error in batch {work.batch_id}: {error}"))
+            self._end(Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}"))
             return
         attempt = _Attempt(runner, work.batch_id, items, raw, work.cancelled)
         await attempt.answer_it()
@@ -168,7 +168,7 @@ class Tasks:
         except Stop as stop:
             self._end(stop)
         if runner.fatal:
-            self._end(Stop(DEVICE_LOST, f"the device is lost to this process: {runner.fatal}"))
+            self._end(Stop(DEVICE_LOST, runner.fatal))
 
 
 async def serve(reader: Reader, runner: Runner, replies: Replies) -> None:

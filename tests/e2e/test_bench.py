@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +78,13 @@ def test_stall_of_the_server_is_hidden_from_an_open_loop(bench: Any, server: Liv
     """One request holds the model's only worker for 0.4 s while others keep coming: they must show their wait."""
     Path("fast").write_text("0")
 
+    def asked() -> float:
+        return server.metric("mlserve_request_seconds_count", model="slow")
+
+    before = asked()
+
     def stall() -> None:
-        time.sleep(0.9)  # after what bench itself needs to begin: the run is long enough for either order
+        server.wait_for(lambda: asked() > before + 5)  # the run has begun
         server.predict("slow", b"0.4")
 
     blocker = threading.Thread(target=stall)
@@ -168,7 +172,8 @@ def test_plot_is_not_drawn(tmp_path: Path, suffix: str) -> None:
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_keyboard_interrupt_loses_what_was_measured(server: LiveServer) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_by_a_signal_loses_what_was_measured(server: LiveServer, number: signal.Signals) -> None:
     argv = ["bench", "echo", "-d", "1", "-c", "1,2", "-t", "60s", "--warmup", "0", "--json", "-"]
     command = [str(Path(sys.executable).parent / "mlserve"), *argv, "--url", server.addresses["inference"]]
 
@@ -180,11 +185,11 @@ def test_keyboard_interrupt_loses_what_was_measured(server: LiveServer) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         server.wait_for(lambda: asked() > until)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     (result,) = json.loads(out)["runs"]
     assert result["interrupted"]
     assert 0 < result["seconds"] < 20

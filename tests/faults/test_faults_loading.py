@@ -132,7 +132,7 @@ def test_startup_timeout_ends_a_load_that_hangs(server):
     code, _, message = reply.error()
     assert code == 500
     assert "did not load the model in time (startup_timeout is 1 s" in message
-    assert 0.9 < time.monotonic() - began < 8
+    assert 0.9 < time.monotonic() - began < 30
     assert len(server.family()) == 2
 
 

@@ -94,6 +94,8 @@ def wait_restarted(server: LiveServer, model: str, restarts: int) -> dict:
     ("model", "body", "words"),
     [
         ("exits", b"7", "exited with code 7"),
+        ("exits", b"3", "exited with code 3"),
+        ("exits", b"5", "exited with code 5"),
         ("exits", b"0", "ended by itself (exit code 0), though nobody asked it to"),
         ("segfaults", b"crash", "was killed by SIGSEGV"),
         ("blocks_forever", b"block", "did not answer in time (response_timeout is 0.4 s"),
@@ -182,7 +184,7 @@ def test_worker_that_dies_all_the_time_is_held_back_and_given_up(tmp_path):
         wait_restarted(server, "exits", 1)
         assert server.predict("exits", b"9").status == 500
         server.wait_for(lambda: worker(server, "exits")["state"] == "FAILED")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40
         code, kind, message = server.predict("exits", b"9").error()
         assert (code, kind) == (503, "ServiceUnavailableException")
         assert "exited with code 9" in message

@@ -147,12 +147,12 @@ def test_stop_waits_for_answers_or_loses_the_counts() -> None:
 
         stop = asyncio.Event()
         async with answering(third_hangs) as place:
-            return await asyncio.wait_for(closed_loop(target(place), 1, 30, stop=stop), 5)
+            return await asyncio.wait_for(closed_loop(target(place), 1, 30, stop=stop), 20)
 
     result = asyncio.run(main())
     assert result.interrupted
     assert (result.latency.count, result.errors) == (2, {})
-    assert result.seconds < 5
+    assert result.seconds < 20
 
 
 def stalling(seconds: float) -> Any:

@@ -131,6 +131,7 @@ def test_nothing_is_compiled_or_installed_for_it_when_told_so(backend: Any) -> N
     assert module.get_requires_for_build_wheel() == ["setuptools' own"]
     module.build_wheel("folder")
     assert {compiled for compiled, _ in setuptools.told} == {"0"}
+    assert setuptools.told[-1][1] == "it was built with MLSERVE_COMPILE=0"
 
 
 @pytest.mark.parametrize("wish", [None, "1"])

@@ -48,6 +48,15 @@ def test_no_interpreted_class_derives_from_a_compiled_one() -> None:
     assert not imported
 
 
+def test_no_compiled_attribute_is_left_without_its_default() -> None:
+    """mypyc skips ``= None`` unless the type is that of one thing or None: read before it is set, it is an error."""
+    nodes = [one for _, node in classes([ROOT / name for name in MODULES]) for one in node.body]
+    plain = [one for one in nodes if isinstance(one, ast.AnnAssign) and ast.unparse(one).endswith(" = None")]
+    unions = [one.annotation for one in plain if isinstance(one.annotation, ast.BinOp)]
+    assert unions
+    assert not [ast.unparse(union) for union in unions if isinstance(union.left, ast.BinOp)]
+
+
 def test_nothing_that_is_compiled_imports_a_large_package() -> None:
     """Not in a function either: where torch is installed mypy would read it, ten minutes and 2.3 GB of a build."""
     large = {"torch", "numpy", "PIL", "onnxruntime", "transformers"}

@@ -53,6 +53,7 @@ ONLY = {
         "mlserve.archive.manifest",
         "mlserve.handler",
         "mlserve.errors",
+        "mlserve.native",
     ),
     "compat": (
         "mlserve.compat",

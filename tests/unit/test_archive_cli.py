@@ -170,3 +170,36 @@ def test_importing_the_command_is_cheap() -> None:
     code = "import sys, mlserve.cli.archive; print(*sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"rich", "yaml", "aiohttp", "zipfile", "tarfile", "mlserve.archive"} & set(out.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("batchPolicy: adptive", "batchPolicy must be 'adaptive', 'bucket', 'eager' or 'window', got 'adptive'"),
+        ("latencyTarget: 50ms", "latencyTarget must be milliseconds, 0 or more, got '50ms'"),
+        ("batch_policy: 3", "batch_policy must be 'adaptive', 'bucket', 'eager' or 'window', got 3"),
+        ("handlerThreads: 0", "handlerThreads must be an integer of 1 or more, got 0"),
+        ("handlerThreads: 2\npreprocessThreads: 1", "handlerThreads 2 cannot go with preprocessThreads 1"),
+        ("batchPolicy: [", "is not valid YAML"),
+    ],
+)
+def test_a_setting_that_no_server_would_take_is_not_packed(source: Path, line: str, words: str) -> None:
+    (source / "bad.yaml").write_text(f"batchSize: 4\n{line}\n")
+    result = call(f"{PACK} -c bad.yaml", 1)
+    assert result.stderr.startswith("mlserve archive: error: bad.yaml")
+    assert words in result.stderr
+    assert not (source / "m.mar").exists()
+
+
+def test_what_torchserve_packs_is_packed_and_what_is_odd_in_it_is_said(source: Path) -> None:
+    (source / "odd.yaml").write_text("batchSize: many\nbatchPolcy: eager\nmodel: {any: thing}\nhandlerThreads: 2\n")
+    result = call(f"{PACK} -c odd.yaml")
+    assert (source / "m.mar").exists()
+    assert result.stderr.splitlines() == [
+        "mlserve archive: warning: odd.yaml: nothing here reads batchPolcy; did you mean batchPolicy? "
+        "Only the handler sees it",
+        "mlserve archive: warning: odd.yaml: batchSize must be an integer of 1 or more, got 'many'; "
+        "a server will ignore it",
+    ]
+    (source / "plain.yaml").write_text("deviceType: GPU\nmaxWorkers: 0\nparallelType: PP\nhandler: {topk: 3}\n")
+    assert call(f"{PACK} -c plain.yaml -f").stderr == ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -144,3 +145,10 @@ def test_unanswered_requests_of_a_burst_count_as_failed(tmp_path):
 def test_a_configuration_of_some_works_is_not_said_of_all():
     found = {work: {"notes": {"mosec": "1.0", "mlserve": note}} for work, note in (("noop", "a"), ("vad", "b"))}
     assert summary.configurations(found) == {"mosec": "1.0", "mlserve": "noop: a; vad: b"}
+
+
+def test_a_published_command_loses_its_quotes():
+    words = ["--work", "steady", "--peers", "", "--only", "a b"]
+    published = report.command("compare", [*words, "--update-readme"])
+    assert published == "scripts/bench compare --work steady --peers '' --only 'a b'"
+    assert shlex.split(published)[2:] == words

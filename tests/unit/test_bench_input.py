@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from mlserve.cli.app import run
 from mlserve.cli.bench_input import Asked, check_writable, target_of
 from mlserve.cli.client import Access
 from mlserve.errors import SettingError
+from mlserve.load.grpc_client import metadata_of
 from mlserve.load.grpc_messages import same_message
 from mlserve.load.http_client import requests_of
 from mlserve.load.target import METHODS, Target
@@ -22,7 +24,8 @@ TENSOR = '{"inputs": [{"name": "a", "shape": [1, 2], "datatype": "FP32", "data":
 
 @pytest.fixture(autouse=True)
 def _no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLSERVE_INFERENCE_URL", raising=False)
+    for name in ("INFERENCE_URL", "MANAGEMENT_URL", "CACERT", "TOKEN"):
+        monkeypatch.delenv(f"MLSERVE_{name}", raising=False)
 
 
 def target(name: str, url: str = DEFAULT, access: Access | None = None, **fields: Any) -> Target:
@@ -62,7 +65,20 @@ def test_request_goes_elsewhere(given: dict[str, Any], address: str, path: str, 
     [
         ({"name": "cats", "model": "dogs"}, "--model is for an address"),
         ({"name": "http://h/x", "model": "cats"}, "has a path already"),
-        ({"name": "http://h/x", "url": "http://other"}, "--url is the server of a model"),
+        ({"name": "http://h/x", "access": Access(named=frozenset({"--url"}))}, "--url is the server of a model"),
+        ({"name": "http://h/x", "method": "G ET"}, "no method of HTTP"),
+        ({"name": "cats", "key": "body"}, "--input-key is for --protocol grpc and grpc-stream"),
+        ({"name": "http://h/x", "key": "body"}, "--input-key is for"),
+        ({"name": "cats", "protocol": "grpc-v2", "data": [TENSOR], "key": "body"}, "--input-key is for"),
+        ({"name": "cats", "content_type": "a/b", "headers": ["Content-type: c/d"]}, "content-type that --content-type"),
+        (
+            {
+                "name": "cats",
+                "access": Access("k", named=frozenset({"--token"})),
+                "headers": ["authorization: Basic x"],
+            },
+            "authorization that --token",
+        ),
         ({"name": "ftp://h/x"}, "is no URL of a server"),
         ({"name": "http://h:port/x"}, "is no URL"),
         ({"name": "http://me:secret@h/x"}, "Authorization"),
@@ -118,6 +134,62 @@ def test_token_is_not_sent_or_replaces_a_given_header() -> None:
     assert target("cats", access=Access("k")).headers == (("Authorization", "Bearer k"),)
     own = target("cats", access=Access("k"), headers=["authorization: Basic x"])
     assert own.headers == (("authorization", "Basic x"),)
+
+
+@pytest.mark.parametrize("option", ["--cacert", "--insecure"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "http://h/x"}, r"http://h is not encrypted, .*; is it https://h\?"),
+        ({"name": "cats"}, r"http://127.0.0.1:8080 is not encrypted"),
+        ({"name": "cats", "protocol": "grpc"}, r"grpc://127.0.0.1:7070 is not encrypted, .*; is it grpcs:"),
+        (
+            {"name": "unix:/run/s", "model": "cats"},
+            r"unix:/run/s is not encrypted, so there is no certificate[^;]*$",
+        ),
+    ],
+)
+def test_certificates_are_named_to_no_avail(given: dict[str, Any], words: str, option: str) -> None:
+    with pytest.raises(SettingError, match=f"^{option}: {words}"):
+        target(**given, access=Access(named=frozenset({option})))
+    from_the_environment = Access(cacert="ca.pem")
+    assert target(**given, access=from_the_environment).cacert == "ca.pem"
+    assert target("https://h", access=Access(named=frozenset({option})))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["bench", "http://127.0.0.1:1/x", "--cacert", "ca.pem"], "--cacert: http://127.0.0.1:1 is not encrypted"),
+        (["bench", "cats", "--insecure"], "--insecure: http://127.0.0.1:8080 is not encrypted"),
+        (["bench", "https://127.0.0.1:1/x", "--insecure", "--cacert", "ca.pem"], "give one of them"),
+        (["bench", "http://127.0.0.1:1/x", "--url", "http://127.0.0.1:8080"], "--url is the server of a model"),
+        (["bench", "cats", "--connections", "5"], "--connections is for an open loop: give --rate"),
+        (["bench", "cats", "--concurrency", "1", "--arrivals", "constant"], "--arrivals is for an open loop"),
+        (["predict", "cats", "-d", "1", "--insecure"], "--insecure: http://127.0.0.1:8080 is not encrypted"),
+        (["models", "list", "--cacert", "ca.pem"], "--cacert: http://127.0.0.1:8081 is not encrypted"),
+    ],
+)
+def test_option_is_ignored(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(argv) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (("Content-Type", "a/b"), "made by gRPC itself"),
+        (("grpc-timeout", "1S"), "made by gRPC itself"),
+        (("x a", "b"), "cannot be sent over gRPC"),
+        (("x", "ä"), "cannot be sent over gRPC"),
+        (("x-bin", "b"), "cannot be sent over gRPC"),
+    ],
+)
+def test_grpc_leaves_a_header_out(header: tuple[str, str], words: str) -> None:
+    plain = target("cats", protocol="grpc", headers=["X-A: b"])
+    assert metadata_of(plain) == (("x-a", "b"),)
+    with pytest.raises(SettingError, match=words):
+        metadata_of(dataclasses.replace(plain, headers=(header,)))
 
 
 def test_request_on_the_wire_is_not_http() -> None:

@@ -142,6 +142,31 @@ def test_describe_hides_why_a_worker_ended(server: Scripted, capsys: pytest.Capt
     assert shown.count("ImportError: nope") == 1
 
 
+def test_describe_hides_a_setting_or_where_it_came_from(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"batchSize": 8, "latencyTarget": 50, "handlerThreads": 2, "stateful": True, "isolateErrors": False}
+    provenance = {
+        "batch_size": "model-config.yaml",
+        "max_batch_delay_ms": "default",
+        "latency_target_ms": "register",
+        "handler_threads": "mlserve.toml [model.m]",
+        "sequence_batching": "model-config.yaml",
+        "isolate_errors": "snapshot",
+        "python": "mlserve.toml [model.m]",
+        "handler": "manifest",
+    }
+    server.json([{**MODEL, **given, "provenance": provenance}])
+    assert run(["models", "describe", "m"]) == 0
+    shown = [line.split(maxsplit=2) for line in capsys.readouterr().out.split("\n\n")[1].splitlines()]
+    assert shown == [
+        ["SETTING", "VALUE", "FROM"],
+        ["batchSize", "8", "model-config.yaml"],
+        ["latencyTarget", "50", "register"],
+        ["isolateErrors", "false", "snapshot"],
+        ["handlerThreads", "2", "mlserve.toml [model.m]"],
+        ["sequenceBatching", "true", "model-config.yaml"],
+    ]
+
+
 def test_error_answer_exits_zero_or_shows_a_page(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
     server.json({"code": 404, "type": "ModelNotFoundException", "message": "Model not found: x"}, 404)
     for argv in (["models", "describe", "x"], ["predict", "x", "-d", "1"]):

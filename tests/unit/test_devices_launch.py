@@ -10,6 +10,7 @@ from mlserve.engine.local.environment import SECRETS
 from mlserve.engine.local.exits import REASONS, explain, oom_kill_count
 from mlserve.engine.local.launch import LoadOptions, load_message, worker_command, worker_env
 from mlserve.settings import all_options
+from mlserve.worker.loop import DEVICE_LOST, PROTOCOL_ERROR, Stop
 
 
 def _spec(**settings):
@@ -76,9 +77,9 @@ def test_the_models_interpreter_is_used():
     [
         (0, "exit", "ended by itself"),
         (1, "exit", "exited with code 1"),
-        (3, "load_failed", "could not load the model"),
-        (4, "protocol_error", "frame"),
-        (5, "device_error", "device failed"),
+        (3, "exit", "exited with code 3"),
+        (4, "exit", "exited with code 4"),
+        (5, "exit", "exited with code 5"),
         (-signal.SIGSEGV, "signal", "SIGSEGV"),
         (-64, "signal", "SIGRTMAX"),
         (-63, "signal", "signal 63"),
@@ -89,6 +90,15 @@ def test_exit_statuses_are_told_apart(code, slug, words):
     assert ending.slug == slug
     assert words in ending.text
     assert slug in REASONS
+
+
+def test_a_code_of_the_workers_own_says_what_it_means_only_where_the_worker_says_it():
+    assert explain(3, loading=True) == ("load_failed", "could not load the model (exit code 3)", "")
+    for code, words in ((PROTOCOL_ERROR, "frame"), (DEVICE_LOST, "device failed")):
+        reason = str(Stop(code, "why"))
+        assert words in explain(code, lines=["before", reason, "after"]).text
+        assert explain(9 - code, lines=[reason]).slug == "exit", "the other one's words"
+        assert explain(code, loading=True).slug == "exit"
 
 
 @pytest.mark.parametrize("code", [-9, 137])

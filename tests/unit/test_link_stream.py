@@ -169,6 +169,7 @@ BAD = {
     "arena without an arena": lambda: result(1, items=[ItemResult(), ItemResult(1, offset=0)]),
     "meta is no result": lambda: frame(Kind.RESULT, 1, {"a": 1}),
     "meta is no msgpack": lambda: header(Kind.RESULT, 1, 3) + b"\xc1\xc1\xc1",
+    "text is no UTF-8": lambda: header(Kind.CHUNK, 1, 4) + b"\x92\x00\xa1\xff",
     "chunk outside the batch": lambda: frame(Kind.CHUNK, 1, ChunkMeta(2)),
     "a frame that only we send": lambda: frame(Kind.PING),
     "not a frame": lambda: b"HTTP/1.1 200 OK\r\n",
@@ -240,7 +241,7 @@ async def test_a_body_that_was_read_into_the_arena_is_not_copied_and_stays_for_a
     second.link.send(batch)
     assert first.transport.frames[0].meta == second.transport.frames[0].meta, "it lies where it lay"
     assert arena.lend(2 * ARENA_FROM) is None
-    batch.jobs[0].request = None  # cancelled: nobody waits, but the worker is still reading
+    batch.jobs[0].request = InferenceRequest("r", [])  # cancelled: nobody waits, but the worker is still reading
     assert arena.lend(2 * ARENA_FROM) is None
     second.link.data_received(result(1, b""))
     assert arena.lend(2 * ARENA_FROM) is not None

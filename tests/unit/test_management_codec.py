@@ -199,6 +199,19 @@ def test_url_that_leaves_the_store_is_taken() -> None:
             codec.parse_register({"url": url})
 
 
+def test_describe_hides_a_value_whose_source_it_tells() -> None:
+    given = {"threads_per_worker": 1, "preprocess_threads": 0, "handler_threads": 2, "job_queue_size": 7}
+    spec = ModelSpec(ModelKey("m", "1"), "/m", "h", **given, provenance=dict.fromkeys(given, "model-config.yaml"))
+    shown = describing.describe_json(ModelDescription(spec, "READY", True, [], 0, 0))
+    assert {key: shown[key] for key in ("threadsPerWorker", "preprocessThreads", "handlerThreads")} == {
+        "threadsPerWorker": 1,
+        "preprocessThreads": 0,
+        "handlerThreads": 2,
+    }
+    assert shown["jobQueueSize"] == 7
+    assert "isolateErrors" not in shown
+
+
 def test_describe_of_a_gpu_model_hides_the_gpu() -> None:
     spec = ModelSpec(ModelKey("m", "2"), "/d", "h", device_ids=(3,), max_batch_delay_ms=2.5, python="/venv/bin/python")
     worker = WorkerInfo(9001, "LOADING", device="cuda:3", gpu_id=3, log_tail=tuple(str(line) for line in range(60)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from support.core_fakes import Endings, FakeClock, FakeSlot, make_queue, put
 
 from mlserve.core.job import Job
+from mlserve.core.messages import InferenceRequest, Part
 from mlserve.errors import NoWorker, QueueFull, ServeError
 
 
@@ -120,3 +122,21 @@ class QueueLife(RuleBasedStateMachine):
 
 QueueLife.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 TestQueueLife = QueueLife.TestCase
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_queue_that_closes_is_idle_whatever_its_endings_cancel(sequences: bool) -> None:
+    queue = make_queue(FakeClock(), sequence_batching=sequences, sequence_max_idle_ms=1000)
+    queue.accept()
+    jobs: list[Job] = []
+
+    def leave(job: Job) -> None:
+        for other in jobs:
+            queue.cancel(other)
+
+    for number in range(3):
+        sequence = str(number) if sequences else ""
+        request = InferenceRequest(str(number), [Part("body", b"x")], sequence_id=sequence)
+        jobs.append(queue.put(request, leave, lambda job, chunk: None))
+    queue.close("gone")
+    assert (queue.depth, queue.idle) == (0, True)

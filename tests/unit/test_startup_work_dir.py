@@ -1,4 +1,4 @@
-"""Where models are unpacked: one directory per server, and none left by servers that were killed."""
+"""Where models are unpacked: one directory per server, and none left by servers and tunings that were killed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def test_unpacked_models_of_a_killed_server_are_not_left_for_ever(
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     stale, foreign = tmp_path / f"mlserve-work-{gone.pid}-abc", tmp_path / "mlserve-work-notes-1"
-    living = tmp_path / f"mlserve-work-{os.getppid()}-abc"
-    for path in (stale, foreign, living):
+    tuned = tmp_path / f"mlserve-tune-{gone.pid}-abc"
+    living, tuning = (tmp_path / f"mlserve-{kind}-{os.getppid()}-abc" for kind in ("work", "tune"))
+    for path in (stale, tuned, foreign, living, tuning):
         (path / "models").mkdir(parents=True)
     own = make_work_dir()
-    assert sorted(tmp_path.iterdir()) == sorted([own, foreign, living])
+    assert sorted(tmp_path.iterdir()) == sorted([own, foreign, living, tuning])
     assert own.name.startswith(f"mlserve-work-{os.getpid()}-")
     assert own.stat().st_mode & 0o077 == 0

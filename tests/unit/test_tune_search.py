@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlserve.archive.spec import Sources, build_spec
+from mlserve.archive.yamlfile import parse_config
+from mlserve.cli.sources import CommandLine, read_settings
 from mlserve.cli.tune import at_once_of
 from mlserve.cli.tune_measure import Answers, Refused, point_of
 from mlserve.cli.tune_report import config_text
@@ -27,6 +31,7 @@ from mlserve.cli.tune_search import (
     trials,
     variations,
 )
+from mlserve.cli.tune_verify import settings_text, without
 from mlserve.core.model import ModelKey, ModelSpec
 from mlserve.errors import SettingError
 
@@ -156,10 +161,45 @@ def test_batches_at_once_count_as_so_many_workers() -> None:
     assert (config["minWorkers"], config["threadsPerWorker"], config["handlerThreads"]) == (1, 2, 2)
 
 
-def test_one_batch_at_a_time_replaces_what_the_configuration_said() -> None:
-    for before in ("handlerThreads: 4\n", "handler_threads: 4\n"):
-        written = config_text(before, Setting(ONE, 8, 12.0).config(), "c.yaml", "said")
-        assert not {"handlerThreads", "handler_threads"} & yaml.safe_load(written).keys()
+@pytest.mark.parametrize("setup", [Setup(2, 1), Setup(1, 0), Setup(1, 4, 2)])
+@pytest.mark.parametrize("before", ["", "handlerThreads: 4\n", "handler_threads: 4\nthreads_per_worker: 3\n"])
+def test_the_written_file_is_served_with_other_settings_than_were_measured(before: str, setup: Setup) -> None:
+    """``[model.NAME]`` and ``[defaults]`` of the server fill in what a file leaves open."""
+    setting = Setting(setup, 8, 12.0)
+    settings = {"handler_threads": 2, "threads_per_worker": 7, "batch_policy": "adaptive", "min_workers": 3}
+    for config in (
+        yaml.safe_load(config_text(before, setting.config(), "c.yaml", "said")),
+        {**without(parse_config(before.encode(), "c.yaml") if before else {}), **setting.config()},  # as it is verified
+    ):
+        spec = build_spec(
+            Sources(
+                Path(), "m", "m", {"handler": "h"}, config=config, defaults=settings, model_settings={"m": settings}
+            )
+        )
+        assert (spec.handler_threads, spec.threads_per_worker) == (setup.at_once, setup.threads)
+        assert (spec.min_workers, spec.max_workers) == (setup.workers, setup.workers)
+        assert (spec.batch_size, spec.max_batch_delay_ms, spec.batch_policy) == (8, 12.0, "eager")
+
+
+def test_a_setting_is_verified_with_other_settings_than_it_was_measured_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the archive are in its own file."""
+    monkeypatch.chdir(tmp_path)
+    sources = Sources(
+        Path(), "", "m", {"handler": "h"}, config={"responseTimeout": 7, "batchSize": 9},
+        defaults={"startup_timeout": 600.0, "isolate_errors": False, "batch_policy": "window"},
+        model_settings={"m": {"device_type": "gpu", "device_ids": (1, 3), "response_timeout": 5.0, "workers": 4}},
+    )  # fmt: skip
+    (tmp_path / "mlserve.toml").write_text(settings_text(build_spec(sources), [1, 3]))
+    settings = read_settings(CommandLine())
+    assert settings.gpu.ids == (1, 3)
+    given = settings.model["tuned"]
+    expected = {"startup_timeout": 600.0, "isolate_errors": False, "device_type": "gpu", "device_ids": (1, 3)}
+    assert {name: given[name] for name in expected} == expected
+    assert not {"response_timeout", "batch_size", "batch_policy", "min_workers"} & given.keys()
+    (tmp_path / "mlserve.toml").write_text(settings_text(build_spec(Sources(Path(), "", "m", {"handler": "h"})), []))
+    assert read_settings(CommandLine()).gpu.ids == ()
 
 
 def test_answers_that_several_batches_at_once_change_are_taken_for_right() -> None:

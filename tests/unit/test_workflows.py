@@ -77,7 +77,7 @@ class Played:
         await asyncio.sleep(0)
         errors = self.fail.get(node, [])
         result: Any = errors.pop(0) if errors else InferenceResponse(self.answer(node, parts))
-        job = cast(Job, object.__new__(Job))
+        job = Job()
         job.result = result
         yield job
 

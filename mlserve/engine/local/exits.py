@@ -7,20 +7,17 @@ restarts in the metrics. The kernel's own counters decide whether a SIGKILL was 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from mlserve.engine.local.devices import cgroup_directories
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_LOAD_FAILED, EXIT_PROTOCOL_ERROR, SAYS
 
-EXIT_LOAD_FAILED = 3
-EXIT_PROTOCOL_ERROR = 4
-EXIT_DEVICE_ERROR = 5
-
-_CODES = {
-    0: ("exit", "ended by itself (exit code 0), though nobody asked it to"),
-    EXIT_LOAD_FAILED: ("load_failed", "could not load the model (exit code 3)"),
+_LOAD_FAILED = ("load_failed", "could not load the model (exit code 3)")
+_SAID = {
     EXIT_PROTOCOL_ERROR: ("protocol_error", "got a frame it could not read (exit code 4)"),
-    EXIT_DEVICE_ERROR: ("device_error", "its device failed for good (exit code 5)"),
+    EXIT_DEVICE_LOST: ("device_error", "its device failed for good (exit code 5)"),
 }
 
 
@@ -53,9 +50,11 @@ class Ending(NamedTuple):
         return self.slug in ("killed", "out_of_memory")
 
 
-def explain(code: int, *, oom_kills: int | None = None) -> Ending:
+def explain(code: int, *, loading: bool = False, lines: Iterable[str] = (), oom_kills: int | None = None) -> Ending:
     """What a process's exit status says; negative is the number of the signal that ended it.
 
+    A handler may end the process with any code (``os._exit(3)``), so a code means what the worker means by it only
+    while the worker would say it: 3 while it is ``loading``, 4 and 5 where one of its ``lines`` gives that reason.
     ``oom_kills`` is how far the kernel's out-of-memory counter moved in the worker's life, None where nobody can tell.
     """
     if code == -signal.SIGKILL or code == 128 + signal.SIGKILL:
@@ -66,7 +65,13 @@ def explain(code: int, *, oom_kills: int | None = None) -> Ending:
         return Ending("killed", "was killed by SIGKILL (not by the kernel: its out-of-memory counter did not move)")
     if code < 0:
         return Ending("signal", f"was killed by {signal_name(-code)}")
-    return Ending(*_CODES.get(code, ("exit", f"exited with code {code}")))
+    if code == 0:
+        return Ending("exit", "ended by itself (exit code 0), though nobody asked it to")
+    if code == EXIT_LOAD_FAILED and loading:
+        return Ending(*_LOAD_FAILED)
+    if code in _SAID and any(line.startswith(SAYS[code]) for line in lines):
+        return Ending(*_SAID[code])
+    return Ending("exit", f"exited with code {code}")
 
 
 def signal_name(number: int) -> str:

@@ -216,7 +216,7 @@ class WorkerLink(asyncio.Protocol):
                     self._other(frm)
                 elif self._patient:
                     self.progress = now
-        except (FrameError, Malformed, msgspec.MsgspecError) as error:
+        except (FrameError, Malformed, msgspec.MsgspecError, UnicodeDecodeError) as error:  # the last is msgspec's too
             self._owner.link_fault("protocol_error", f"sent a frame that cannot be read: {error}")
             self.close()
 

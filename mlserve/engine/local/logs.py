@@ -31,6 +31,7 @@ class WorkerLog:
 
     def __init__(self, model: str, worker_id: int) -> None:
         self.tail: deque[str] = deque(maxlen=KEPT_LINES)
+        self._of_process = 0  # lines of the present process
         self._model = model
         self._worker_id = worker_id
         self._prefix = f"{model} {worker_id}"
@@ -38,9 +39,18 @@ class WorkerLog:
         self._passed = 0  # lines passed on in it
         self._left_out = 0
 
+    def begin(self) -> None:
+        """Another process follows."""
+        self._of_process = 0
+
+    def present(self) -> list[str]:
+        """Those of the last lines that the present process wrote."""
+        return list(self.tail)[max(0, len(self.tail) - self._of_process) :]
+
     def line(self, level: int, text: str, stream: str = "stdout", source: str = "") -> None:
         """Keep one line and pass it on at ``level``, unless there are too many. ``source`` is put in front of it."""
         self.tail.append(source + text)
+        self._of_process += 1
         if not log.isEnabledFor(level):
             return
         if self._passed >= LINES_PER_SECOND:

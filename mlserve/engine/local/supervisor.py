@@ -204,6 +204,7 @@ class Worker:
         """One process, from its start to its end."""
         self._fault = self._load_failure = None
         self._started_at = time.time()
+        self._log.begin()
         oom_before = oom_kill_count()
         try:
             process, link, arenas, hello = await self._obtain()
@@ -272,7 +273,9 @@ class Worker:
             return Ending("stopped", "ended as asked")
         oom_now = oom_kill_count()
         known = oom_before is not None and oom_now is not None
-        return explain(code, oom_kills=(oom_now or 0) - (oom_before or 0) if known else None)._replace(detail=lines)
+        kills = (oom_now or 0) - (oom_before or 0) if known else None
+        loading = self.state is WorkerState.LOADING
+        return explain(code, loading=loading, lines=self._log.present(), oom_kills=kills)._replace(detail=lines)
 
     def _bury(self, link: WorkerLink, ending: Ending) -> None:
         """Give the queue back what the worker had."""

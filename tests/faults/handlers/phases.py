@@ -38,3 +38,42 @@ class Phases(BaseHandler):
 class Whole(Phases):
     def handle(self, data, context):
         return super().handle(data, context)
+
+
+class Meets(Phases):
+    """The inference of a batch of "meets" ends when the batch after it has been preprocessed; alone it fails."""
+
+    lock, prepared = threading.Condition(), 0
+
+    def preprocess(self, data):
+        rows = super().preprocess(data)
+        with self.lock:
+            Meets.prepared += 1
+            self.number = Meets.prepared
+            self.lock.notify_all()
+        return rows
+
+    def inference(self, data):
+        if data == ["meets"]:
+            with self.lock:
+                assert self.lock.wait_for(lambda: Meets.prepared > self.number, 10), "nothing was prepared meanwhile"
+        return data
+
+
+class Timed(Phases):
+    """Tells how long its first phases took, and the time between them, as it saw them itself."""
+
+    def preprocess(self, data):
+        began = time.monotonic()
+        rows = super().preprocess(data)
+        self.ended = time.monotonic()
+        self.took = self.ended - began
+        return rows
+
+    def inference(self, data):
+        began = time.monotonic()
+        super().inference(data)
+        return [f"{self.took} {began - self.ended} {time.monotonic() - began}"] * len(data)
+
+    def postprocess(self, data):
+        return data

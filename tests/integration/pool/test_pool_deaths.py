@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from mlserve.engine.local import LoadOptions
 from mlserve.errors import ErrorKind, WorkerStartError
 
 SLOW = """
@@ -165,7 +166,7 @@ def test_startup_timeout_names_the_setting(rig):
         begun = time.monotonic()
         with pytest.raises(WorkerStartError, match=r"startup_timeout is 0\.3 s"):
             await pool.scale(1)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
 
     rig.run(rig.spec("import time\ntime.sleep(60)\n", startup_timeout=0.3), test)
 
@@ -199,12 +200,12 @@ def test_a_batch_that_waits_behind_another_has_its_own_response_time(rig):
     async def test(pool, events):
         await pool.scale(1)
         (slot,) = events.ready
-        slot.send(events.batch(b"0.6"))
-        slot.send(events.batch(b"0.6"))
+        slot.send(events.batch(b"1.2"))
+        slot.send(events.batch(b"1.2"))
         await events.until(lambda: len(events.results) == 2)
         assert events.lost == []
 
-    rig.run(rig.spec(SLOW, response_timeout=1.0), test)
+    rig.run(rig.spec(SLOW, response_timeout=2.2), test)
 
 
 def test_a_stream_that_goes_on_is_not_timed_out(rig):
@@ -212,7 +213,7 @@ def test_a_stream_that_goes_on_is_not_timed_out(rig):
     import time
     def pieces():
         for i in range(6):
-            time.sleep(0.25)
+            time.sleep(0.4)
             yield f"{i}"
     def handle(data, context):
         return data and [pieces() for _ in data]
@@ -224,7 +225,7 @@ def test_a_stream_that_goes_on_is_not_timed_out(rig):
         assert b"".join(data for _, _, data in events.chunks).startswith(b"01234")
         assert events.lost == []
 
-    rig.run(rig.spec(source, response_timeout=0.8), test)
+    rig.run(rig.spec(source, response_timeout=2.0), test)
 
 
 def test_a_frozen_idle_worker_is_replaced(rig):
@@ -282,24 +283,21 @@ def test_a_worker_that_cannot_load_again_is_given_up_after_the_window(rig):
 def test_a_worker_in_backoff_can_be_stopped(rig):
     source = """
     import os
-    if os.path.exists("broken"):
-        raise RuntimeError("no more")
     def handle(data, context):
         if data:
-            open("broken", "w").close()
             os._exit(1)
     """
 
     async def test(pool, events):
         await pool.scale(1)
         events.ready[0].send(events.batch(b""))
-        await events.until(lambda: pool.restarts["exit"] == 1 and pool.states()["BACKOFF"] == 1)
+        await events.until(lambda: pool.states()["BACKOFF"] == 1)
         begun = time.monotonic()
         await pool.scale(0)
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 30
         assert pool.describe() == []
 
-    rig.run(rig.spec(source), test)
+    rig.run(rig.spec(source), test, options=LoadOptions(first_retry_wait=60.0))
 
 
 def test_closing_the_socket_alone_does_not_keep_a_worker(rig):
@@ -329,12 +327,12 @@ def test_closing_the_socket_alone_does_not_keep_a_worker(rig):
 def test_an_idle_worker_that_answers_its_pings_is_not_killed(rig):
     async def test(pool, events):
         await pool.scale(1)
-        await asyncio.sleep(0.6)  # a dozen beats: 4 unanswered ones would have ended it
+        await asyncio.sleep(2)  # eight beats: 4 unanswered ones would have ended it
         (info,) = pool.describe()
         assert info.state == "READY"
         assert pool.restarts["heartbeat_lost"] == 0
 
-    rig.run(rig.spec(), test, heartbeat=0.05)
+    rig.run(rig.spec(), test, heartbeat=0.25)
 
 
 def test_a_model_file_named_like_a_standard_module_does_not_break_the_worker(rig):

@@ -86,7 +86,7 @@ def test_a_second_stop_does_not_wait_for_the_first(rig):
         begun = time.monotonic()
         await pool.stop(0)
         await patient
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert [lost[1] for lost in events.lost] == [[batch]]
 
     rig.run(rig.spec(BUSY), test)

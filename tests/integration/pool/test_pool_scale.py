@@ -153,7 +153,7 @@ def test_stop_with_a_grace_period_kills_what_does_not_end(rig):
         events.ready[0].send(batch)
         begun = time.monotonic()
         await pool.stop(0.2)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 25
         ((_slot, started, unstarted, error),) = events.lost
         assert (started, unstarted) == ([batch], [])
         assert "stopped with requests in flight" in error.message
@@ -184,7 +184,7 @@ def test_work_that_nobody_waits_for_does_not_hold_up_a_stop(rig):
                 asyncio.get_running_loop().call_later(0.3, give_up)
         begun = time.monotonic()
         await pool.stop(60)
-        assert 0.3 < time.monotonic() - begun < 5
+        assert 0.3 < time.monotonic() - begun < 25
 
     rig.run(rig.spec(source), test)
 
@@ -195,7 +195,7 @@ def test_stop_while_loading_does_not_wait_for_the_load(rig):
         await events.until(lambda: pool.states()["LOADING"] == 1)
         begun = time.monotonic()
         await pool.stop(30)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 25
         with pytest.raises(ServeError, match="stopped while it was loading"):
             await scaling
         with pytest.raises(ServeError, match="being unloaded"):
