@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,15 +99,30 @@ async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResu
         if view.due():
             view.show(*table([*results, result], shutil.get_terminal_size().columns), title)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
     times: dict[str, Any] = {"warmup": plan.warmup, "count": plan.count, "watch": watch, "stop": stop}
-    for level in plan.levels:
-        if plan.mode == CLOSED:
-            result = await closed_loop(target, int(level), plan.seconds, **times)
-        else:
-            result = await open_loop(
-                target, level, plan.seconds, kind=plan.arrivals, connections=plan.connections, **times
-            )
-        results.append(result)
-        if result.interrupted:
-            return
+    with _on_interrupt(interrupt):
+        for level in plan.levels:
+            if plan.mode == CLOSED:
+                result = await closed_loop(target, int(level), plan.seconds, **times)
+            else:
+                result = await open_loop(
+                    target, level, plan.seconds, kind=plan.arrivals, connections=plan.connections, **times
+                )
+            results.append(result)
+            if result.interrupted:
+                return
+
+
+@contextlib.contextmanager
+def _on_interrupt(callback: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls it in the running loop.
+
+    Not with ``add_signal_handler``: uvloop 0.23 calls that twice for the SIGINT that a SIGTERM's handler raises while the
+    loop waits, once for the byte in its pipe and once for the handler's call.
+    """
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(callback))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
