@@ -117,8 +117,8 @@ async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResu
 def _on_interrupt(callback: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C calls it in the running loop.
 
-    Not with ``add_signal_handler``: uvloop 0.23 calls that twice for the SIGINT that a SIGTERM's handler raises while the
-    loop waits, once for the byte in its pipe and once for the handler's call.
+    Not with ``add_signal_handler``: uvloop 0.23 calls that twice for the SIGINT that a SIGTERM's handler raises while
+    the loop waits, once for the byte in its pipe and once for the handler's call.
     """
     loop = asyncio.get_running_loop()
     before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(callback))

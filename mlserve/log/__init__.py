@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import IO, TYPE_CHECKING
 
-from mlserve.log.access import MAX_PENDING_LINES, AccessLog, PhaseTimings
+from mlserve.log.access import AccessLog, PhaseTimings
 from mlserve.log.formats import THREAD, JsonFormatter, TextFormatter
 from mlserve.log.torchserve import TorchServeHandler, TorchServeLogs
 from mlserve.log.torchserve_access import TorchServeAccessLog
@@ -19,7 +19,6 @@ from mlserve.settings import LogSettings
 
 __all__ = [
     "LOGGERS",
-    "MAX_PENDING_LINES",
     "THREAD",
     "AccessLog",
     "PhaseTimings",

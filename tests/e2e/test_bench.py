@@ -173,9 +173,7 @@ def test_plot_is_not_drawn(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_end_by_a_signal_loses_what_was_measured(
-    server: LiveServer, number: signal.Signals, tmp_path: Path
-) -> None:
+def test_an_end_by_a_signal_loses_what_was_measured(server: LiveServer, number: signal.Signals, tmp_path: Path) -> None:
     """The model is slow: a loop that waits takes a signal another way than one that is busy."""
     (tmp_path / "pause").write_text("0.1")
     argv = ["bench", "slow", "-i", str(tmp_path / "pause"), "-c", "1,2", "-t", "60s", "--warmup", "0", "--json", "-"]

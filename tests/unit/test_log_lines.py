@@ -1,13 +1,17 @@
 import json
 import logging
+import os
 import re
+import select
+import sys
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from mlserve.log import LOGGERS, MAX_PENDING_LINES, AccessLog, setup_logging
+from mlserve.log import LOGGERS, AccessLog, setup_logging
+from mlserve.log.access import MAX_PIECES, PIECE_LINES
 from mlserve.log.writer import Output
 from mlserve.settings import LogSettings
 
@@ -160,12 +164,50 @@ def test_full_disk_loses_lines_and_says_so(stderr):
     assert "Cannot write the access log /dev/full: [Errno 28]" in stderr()
 
 
-def test_stuck_disk_costs_lines_not_memory(tmp_path):
-    access = AccessLog(str(tmp_path / "a"))
-    access._lines.extend([b""] * MAX_PENDING_LINES)  # as if the writer had not come back for a long time
-    access.line("c", "GET", "/", 200, 0, 0.0, "r")
-    access.close()
-    assert access.dropped == 1
+@pytest.fixture
+def stuck(tmp_path):
+    """An access log whose disk takes nothing more; and what reads all that it was given, once the log is closed."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    access = AccessLog(str(path))
+    for _ in range(PIECE_LINES):  # a pipe holds 64 KiB
+        access.line("c", "GET", "/" + "x" * 200, 200, 0, 0.0, "r")
+    until = time.monotonic() + 30
+    while not select.select([reader], [], [], 0)[0] and time.monotonic() < until:
+        time.sleep(0.001)
+    os.set_blocking(reader, True)
+
+    def lines() -> list[str]:
+        with open(reader) as file:
+            closing = threading.Thread(target=access.close, args=(30,))
+            closing.start()
+            found = file.read().splitlines()
+            closing.join()
+        return found[PIECE_LINES:]
+
+    return access, lines
+
+
+def test_stuck_disk_costs_lines_not_memory(stuck):
+    access, lines = stuck
+    noted = PIECE_LINES * (MAX_PIECES + 5)
+    for number in range(noted):
+        access.line("c", "GET", f"/{number}", 200, 0, 0.0, "r")
+    kept = [int(line.split('"')[1].split()[1][1:]) for line in lines()]
+    assert 0 < access.dropped <= PIECE_LINES * 6
+    assert len(kept) + access.dropped == noted
+    assert kept == sorted(kept)
+
+
+def test_lines_that_wait_keep_arenas_of_small_objects_for_good(stuck):
+    access, lines = stuck
+    before = sys.getallocatedblocks()
+    for _ in range(50 * PIECE_LINES):
+        access.line("c", "GET", "/", 200, 0, 0.0, "r")
+    assert sys.getallocatedblocks() - before < 2 * PIECE_LINES
+    assert len(lines()) == 50 * PIECE_LINES
+    assert access.dropped == 0
 
 
 def test_rotated_file_is_opened_anew(tmp_path):
