@@ -29,6 +29,7 @@ from mlserve.log.writer import write_all
 
 FLUSH_SECONDS: Final = 0.1
 PIECE_LINES: Final = 1000  # about 160 KiB, that are waited for no longer than that: fewer wake-ups of the thread
+PIECE_BYTES: Final = 1 << 19  # of address space; pages are memory once they are written to
 MAX_PIECES: Final = 100  # about 16 MiB; beyond it lines are dropped and counted
 
 _MS: Final = [b"%.2f" % (hundredth / 100) for hundredth in range(3000)]  # up to 30 ms by a look-up: it takes 0.5 us
@@ -113,7 +114,8 @@ class AccessLog:
         self._target = target
         self._form = _JSON if format == "json" else _TEXT
         self._lines: list[bytes] = []
-        self._pieces: deque[mmap.mmap] = deque()  # of lines, to be written
+        self._pieces: deque[mmap.mmap] = deque()  # of lines, to be written; a piece's text ends at its position
+        self._spare: mmap.mmap | None = None
         self._joining = threading.Lock()
         self._second = -1
         self._second_text = b""  # what a line begins with, up to the milliseconds
@@ -216,14 +218,24 @@ class AccessLog:
             count = len(lines)  # the event loop may append meanwhile: only what was counted is taken out
             if count < least:
                 return
-            if len(self._pieces) < MAX_PIECES:
-                text = b"".join(lines[:count])
-                piece = mmap.mmap(-1, len(text))
-                piece.write(text)
-                self._pieces.append(piece)
-            else:
+            if not self._keep(b"".join(lines[:count])):
                 self.dropped += count
             del lines[:count]
+
+    def _keep(self, text: bytes) -> bool:
+        """Whether it waits to be written: not where too much does, or where the system gives no more pages."""
+        if len(self._pieces) >= MAX_PIECES:
+            return False
+        piece, self._spare = self._spare, None  # those written last: new ones cost 80 us
+        if piece is None or len(piece) < len(text):
+            try:
+                piece = mmap.mmap(-1, max(len(text), PIECE_BYTES), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError:
+                return False
+        piece.seek(0)
+        piece.write(text)
+        self._pieces.append(piece)
+        return True
 
     def _now(self) -> bytes:
         millisecond = int(time.time() * 1000)
@@ -272,15 +284,20 @@ class AccessLog:
                     os.close(self._fd)
                     self._fd = fresh
                 for _ in range(len(pieces)):  # more may come meanwhile, for ever
-                    write_all(self._fd, pieces[0])
-                    pieces.popleft()
+                    write_all(self._fd, _text_of(pieces[0]))
+                    piece = pieces.popleft()
+                    self._spare = piece if len(piece) == PIECE_BYTES else None
             except OSError as error:
                 while pieces:
-                    self.dropped += bytes(pieces.popleft()).count(b"\n")
+                    self.dropped += bytes(_text_of(pieces.popleft())).count(b"\n")
                 log.error("Cannot write the access log %s: %s (%d lines lost)", self._target, error, self.dropped)
             if closing:
                 os.close(self._fd)
                 return
+
+
+def _text_of(piece: mmap.mmap) -> memoryview:
+    return memoryview(piece)[: piece.tell()]
 
 
 def _bytes(text: str) -> bytes:

@@ -7,7 +7,6 @@ Beyond it they gather for some milliseconds, so that a busy server does not spen
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import select
 import threading
@@ -159,7 +158,7 @@ def _waiting(outputs: Sequence[Output]) -> bool:
     return any(output.lines for output in outputs)
 
 
-def write_all(fd: int, data: bytes | mmap.mmap) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write ``data`` whole, waiting where the descriptor cannot take it now. Raises OSError."""
     view = memoryview(data)
     while view:

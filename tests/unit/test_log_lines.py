@@ -1,5 +1,7 @@
+import errno
 import json
 import logging
+import mmap
 import os
 import re
 import select
@@ -208,6 +210,20 @@ def test_lines_that_wait_keep_arenas_of_small_objects_for_good(stuck):
     assert sys.getallocatedblocks() - before < 2 * PIECE_LINES
     assert len(lines()) == 50 * PIECE_LINES
     assert access.dropped == 0
+
+
+def test_no_memory_for_lines_costs_requests(stuck, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    access, lines = stuck
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", full)
+        for _ in range(2 * PIECE_LINES):
+            access.line("c", "GET", "/lost", 200, 0, 0.0, "r")
+    access.line("c", "GET", "/kept", 200, 0, 0.0, "r")
+    assert PIECE_LINES <= access.dropped <= 2 * PIECE_LINES
+    assert '"GET /kept HTTP/1.1"' in lines()[-1]
 
 
 def test_rotated_file_is_opened_anew(tmp_path):
