@@ -1,5 +1,6 @@
-"""The check that no test leaves a process behind."""
+"""The check that no test leaves a process behind, and what every test is to find."""
 
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -24,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not gpu_uuids():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU, and NVML (the extra gpu) finds none here"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """What the tests start would ignore what they do: ``nohup`` and a script's ``&`` leave signals ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

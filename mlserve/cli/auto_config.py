@@ -7,7 +7,6 @@ whether a batch dimension that is called dynamic is. What the user wrote stays a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlserve.archive.modelfiles import HANDLER
 from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME, parse_config
+from mlserve.cli.loops import run_loop
 from mlserve.errors import ArchiveError, InvalidInput, ServeError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _asked(arguments: Mapping[str, Any], scratch: Path) -> Found:
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # a batch that fails is an answer here, not a fault
     try:
-        return asyncio.run(_opened(settings, spec))
+        return run_loop(_opened(settings, spec))
     finally:
         logger.setLevel(level)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlserve.cli.bench_report import heading, table
 from mlserve.cli.bench_view import View
 from mlserve.cli.client import NotReachable, Refused
+from mlserve.cli.loops import on_interrupt, run_loop
 from mlserve.load.client import ask_once
 from mlserve.load.result import CLOSED, LoadResult
 from mlserve.load.runners import closed_loop, open_loop
@@ -46,26 +44,16 @@ def measure(target: Target, plan: Plan, *, live: bool) -> list[LoadResult]:
     Raises :class:`NotReachable` and :class:`Refused` where it makes no sense to begin.
     """
     results: list[LoadResult] = []
-    run_loop(_try_inputs(target, plan.allow_errors))
+    run_loop(_try_inputs(target, plan.allow_errors), fast=True)
     gc.collect()
     gc.freeze()  # what is loaded by now is not looked through again while answers are timed
     view = View(live)
     try:
-        run_loop(_levels(target, plan, view, results))
+        run_loop(_levels(target, plan, view, results), fast=True)
     finally:
         view.close()
         gc.unfreeze()
     return results
-
-
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """``asyncio.run`` on the fast loop where there is one."""
-    if sys.platform == "win32":
-        asyncio.run(main)
-        return
-    import uvloop
-
-    uvloop.run(main)
 
 
 async def _try_inputs(target: Target, allow_errors: bool) -> None:
@@ -88,11 +76,6 @@ async def _try_inputs(target: Target, allow_errors: bool) -> None:
 async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResult]) -> None:
     stop = asyncio.Event()
 
-    def interrupt() -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
     title = heading(target, plan.mode, plan.arrivals, plan.warmup)
 
     def watch(result: LoadResult) -> None:
@@ -100,7 +83,7 @@ async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResu
             view.show(*table([*results, result], shutil.get_terminal_size().columns), title)
 
     times: dict[str, Any] = {"warmup": plan.warmup, "count": plan.count, "watch": watch, "stop": stop}
-    with _on_interrupt(interrupt):
+    with on_interrupt(stop.set):
         for level in plan.levels:
             if plan.mode == CLOSED:
                 result = await closed_loop(target, int(level), plan.seconds, **times)
@@ -111,18 +94,3 @@ async def _levels(target: Target, plan: Plan, view: View, results: list[LoadResu
             results.append(result)
             if result.interrupted:
                 return
-
-
-@contextlib.contextmanager
-def _on_interrupt(callback: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls it in the running loop.
-
-    Not with ``add_signal_handler``: uvloop 0.23 calls that twice for the SIGINT that a SIGTERM's handler raises while
-    the loop waits, once for the byte in its pipe and once for the handler's call.
-    """
-    loop = asyncio.get_running_loop()
-    before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(callback))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -20,6 +20,7 @@ from mlserve.archive.requirements import installing
 from mlserve.archive.store import ModelStore
 from mlserve.archive.workflow_store import WorkflowStore
 from mlserve.cli.checkup import CHANGED, FAILED, MISSING, OK, Finding, is_there
+from mlserve.cli.loops import run_loop
 from mlserve.cli.trial import Trial
 from mlserve.core.model import ModelSpec
 from mlserve.core.workflow_graph import parse_graph
@@ -32,7 +33,7 @@ def archive_findings(settings: Settings, work_dir: Path) -> list[Finding]:
     """Load every archive of the model store, one after the other, and read the workflows."""
     if not Path(settings.models.store).is_dir():
         return [Finding(FAILED, settings.models.store, "the model store is no directory")]
-    return asyncio.run(_load_all(settings, work_dir))
+    return run_loop(_load_all(settings, work_dir))
 
 
 async def _load_all(settings: Settings, work_dir: Path) -> list[Finding]:

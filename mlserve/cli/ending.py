@@ -2,8 +2,8 @@
 does, after which everything that is open is closed.
 
 The servers, workers and installers that a command has started lead sessions of their own, where no signal that ends the
-command reaches them. Ctrl-C is the way because everything knows it: ``asyncio.run`` cancels its main task, where an
-exception of another handler would end in whichever callback was running, and be lost there.
+command reaches them. Ctrl-C is the way because everything knows it: ``mlserve.cli.loops`` cancels the main task, where
+an exception of another handler would end in whichever callback was running, and be lost there.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from mlserve.cli.exits import EXIT_INTERRUPTED
 
 LIKE_INTERRUPT = (signal.SIGTERM, signal.SIGHUP)
 _came: list[int] = []  # the first of these
+instead: list[Callable[[int, FrameType | None], object]] = []  # what Ctrl-C does: the last of these, if any
 
 
 def obey_signals() -> None:
@@ -32,7 +33,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
         signal.signal(each, signal.SIG_IGN)
     _came.append(number)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a script's shell has it so in its background jobs
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, instead[-1] if instead else signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 

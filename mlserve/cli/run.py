@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 import typer
 
 from mlserve.cli.flags import with_settings
+from mlserve.cli.loops import run_loop
 from mlserve.core.model import ModelSpec
 from mlserve.errors import ModelNotFound
 from mlserve.settings import Settings
@@ -122,11 +123,11 @@ def find_model(
     )
     overrides = {"handler": handler} if handler else {}
     try:
-        return asyncio.run(store.resolve_local(model, dict(overrides)))
+        return run_loop(store.resolve_local(model, dict(overrides)))
     except ModelNotFound:
         if not settings.models.store or Path(model).suffix:
             raise
-        return asyncio.run(store.resolve_local(f"{model}.mar", overrides))
+        return run_loop(store.resolve_local(f"{model}.mar", overrides))
 
 
 class HandlerFailed(Exception):

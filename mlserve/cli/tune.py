@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import typer
 
 from mlserve.cli.bench_input import STDOUT, check_writable
 from mlserve.cli.flags import with_settings
+from mlserve.cli.loops import run_loop
 from mlserve.cli.run import find_model, read_inputs
 from mlserve.cli.tune_progress import Budget
 from mlserve.cli.tune_search import Slo, Trial, clients_text, predictions, setups_of, slos_of, trials, variations
@@ -142,7 +142,7 @@ def search(
     setups = setups_of(available_cpus(), used, wanted.workers, wanted.threads, at_once_of(spec, wanted.at_once))
     slowest = max(one.seconds for one in slos)
     limits = tune_measure.Limits(wanted.max_batch, slowest, budget.at(MEASURING), unchecked=bool(wanted.at_once))
-    curves, inputs = asyncio.run(tune_measure.measure(settings, spec, setups, wanted.inputs, limits, budget.say))
+    curves, inputs = run_loop(tune_measure.measure(settings, spec, setups, wanted.inputs, limits, budget.say))
     candidates = trials(predictions(curves, slos), curves, slos, MOST_TRIALS)
     verified: list[Verified] = []
     for trial in candidates:

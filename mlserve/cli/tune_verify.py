@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlserve.archive.manifest import MANIFEST_DIR, MANIFEST_PATH
 from mlserve.archive.yamlfile import DEFAULT_CONFIG_NAME
-from mlserve.cli.bench_run import run_loop
 from mlserve.cli.console import LogProgress
 from mlserve.cli.detach import own_server
+from mlserve.cli.loops import run_loop
 from mlserve.cli.tune_search import Setting, Slo, clients_text, strain_of
 from mlserve.cli.tune_search import Trial as Verifying
 from mlserve.errors import ServeError
@@ -110,7 +110,7 @@ def _loaded(target: Target, clients: int, seconds: float) -> LoadResult:
             before = rate
         results.append(await closed_loop(target, clients, seconds))
 
-    run_loop(load())
+    run_loop(load(), fast=True)
     return results[0]
 
 

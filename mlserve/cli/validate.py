@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlserve.cli.flags import with_settings
+from mlserve.cli.loops import run_loop
 from mlserve.cli.run import find_model, read_inputs
 from mlserve.settings import Settings
 
@@ -66,7 +66,7 @@ def validate(
         spec = find_model(settings, model, "", Path(scratch), installing(settings))
         if batch_size:
             spec = replace(spec, batch_size=batch_size)
-        checks = asyncio.run(_checked(settings, spec, inputs, expected, tolerance))
+        checks = run_loop(_checked(settings, spec, inputs, expected, tolerance))
     for check in checks:
         typer.echo(f"{'failed' if check.failure else 'ok':<7} {check.name}: {check.failure or check.said}")
     if junit is not None:

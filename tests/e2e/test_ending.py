@@ -34,13 +34,14 @@ class Handler:
 TUNE = ("tune", "noting.py", "--slo=p50=10s", "-d", "1", "--max-batch=1", "--workers=1", "--threads=1", "--time=60s")
 START = ("start", "--detach", "--models=noting.py", "--no-grpc", *(f"--{api}-port=0" for api in ("inference",)))
 START += ("--management-port=0", "--metrics-port=0", "--pid-file=pid", "--log-file=log")
+BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")  # as a script's shell starts what "&" follows
 VALIDATE = ("validate", "noting.py", "-d", "1", "--batch-size=1000")
 
 
 class Command:
     """``mlserve`` in a folder of its own, and what the workers of the handler there have noted."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, arguments: tuple[str, ...], *, background: bool = False) -> None:
         self.notes, self.temporary = folder / "notes", folder / "tmp"
         for each in (self.notes, self.temporary):
             each.mkdir()
@@ -49,7 +50,7 @@ class Command:
         environ |= {"NOTES": str(self.notes)}
         environ |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlserve", *arguments],
+            [*(BACKGROUND if background else ()), sys.executable, "-m", "mlserve", *arguments],
             cwd=folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -99,6 +100,25 @@ def test_what_a_command_has_started_outlives_it(
         assert "Traceback" not in error
         assert command.left() == []
         assert list(command.temporary.iterdir()) == []
+    finally:
+        command.process.kill()
+        command.process.communicate()
+        for pid in command.left():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_job_in_the_background_of_a_script_leaves_its_worker(number: signal.Signals, tmp_path: Path) -> None:
+    command = Command(tmp_path, TUNE, background=True)
+    try:
+        command.wait_for(lambda: command.workers(own=True))
+        command.process.send_signal(signal.SIGINT)  # which such a job does not hear
+        command.wait_for(lambda: command.workers(own=True, begun="asked"))
+        command.process.send_signal(number)
+        _, error = command.process.communicate(timeout=60)
+        assert command.process.returncode == 128 + number, error
+        assert "Traceback" not in error
+        assert command.left() == []
     finally:
         command.process.kill()
         command.process.communicate()
