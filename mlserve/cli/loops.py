@@ -33,16 +33,20 @@ def run_loop(main: Coroutine[Any, Any, T], *, fast: bool = False) -> T:
         with on_interrupt(task.cancel, interrupted):
             return await main
 
-    try:
-        if fast and sys.platform != "win32":
-            import uvloop
+    runner: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run
+    if fast and sys.platform != "win32":
+        import uvloop
 
-            return uvloop.run(watched())
-        return asyncio.run(watched())
+        runner = uvloop.run
+    try:
+        result = runner(watched())
     except asyncio.CancelledError:
         if interrupted:
             raise KeyboardInterrupt from None
         raise
+    if interrupted:  # there was nothing left to cancel
+        raise KeyboardInterrupt
+    return result
 
 
 @contextlib.contextmanager

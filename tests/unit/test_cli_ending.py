@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlserve.cli import ending
+from mlserve.cli import ending, loops
 from mlserve.cli.exits import EXIT_INTERRUPTED
 
 ALL = (signal.SIGINT, *ending.LIKE_INTERRUPT)
@@ -68,3 +68,33 @@ def test_a_second_sigterm_interrupts_the_closing() -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(work())
     assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("heard", [True, False])
+def test_an_interruption_cancels_what_the_cleanup_needs(*, fast: bool, heard: bool) -> None:
+    if not heard:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    closed = []
+
+    async def work() -> None:
+        helper = asyncio.create_task(asyncio.sleep(0.05))
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(60)
+        finally:
+            await helper
+            closed.append("closed")
+
+    with pytest.raises(KeyboardInterrupt):
+        loops.run_loop(work(), fast=fast)
+    assert closed == ["closed"]
+
+
+def test_an_interruption_at_the_very_end_is_lost() -> None:
+    async def work() -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return "done"
+
+    with pytest.raises(KeyboardInterrupt):
+        loops.run_loop(work())
