@@ -4,12 +4,13 @@ import asyncio
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed
-from benchmarks import burst, compare, grpc_load, report, rounds, steal, summary, targets, wrk
+from benchmarks import burst, compare, grpc_load, report, rounds, steady, steal, summary, targets, wrk
 from benchmarks.peers import PEERS, base, peer, triton_peer
 from mlserve.rpc.generated import inference_pb2
 
@@ -152,3 +153,10 @@ def test_a_published_command_loses_its_quotes():
     published = report.command("compare", [*words, "--update-readme"])
     assert published == "scripts/bench compare --work steady --peers '' --only 'a b'"
     assert shlex.split(published)[2:] == words
+
+
+def test_a_second_that_the_host_takes_is_the_p99_of_a_minute() -> None:
+    load = wrk.Load(requests=10, rate=10.0, p50_ms=1.0, p99_ms=2.0, stolen=0.0)
+    disturbed = replace(load, rate=4.0, p99_ms=60.0, errors=1, stolen=0.5)
+    found = steady.window([load, load, disturbed])
+    assert found == {"rate": 8.0, "p50_ms": 1.0, "p99_ms": 2.0, "errors": 1, "stolen": pytest.approx(0.5 / 3)}
