@@ -68,7 +68,7 @@ Rate = Annotated[str, _option("--rate", "-r", help="Open loop: requests per seco
 Arrivals = Annotated[str, _option("--arrivals", help=f"Of an open loop: {' or '.join(KINDS)}; default: {POISSON}.")]
 Connections = Annotated[
     int | None,
-    typer.Option(min=1, help="Most connections of an open loop; further requests wait. [default: 1000]"),
+    typer.Option(min=1, help=f"Most connections of an open loop, further requests wait; default: {MOST_CONNECTIONS}."),
 ]
 Duration = Annotated[str, _option("--duration", "-t", help="Of each row; default: 10s, or no end with --requests.")]
 Requests = Annotated[int, typer.Option("--requests", "-n", min=0, help="End a row after so many requests; 0: none.")]

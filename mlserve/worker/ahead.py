@@ -25,9 +25,10 @@ from typing import Any
 
 import msgspec
 
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_PROTOCOL_ERROR
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.contexts import let_metrics_follow, own_context, work_on
-from mlserve.worker.loop import DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop, send_result
+from mlserve.worker.loop import Reader, Stop, send_result
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work, decode_batch, result_of
 
@@ -92,7 +93,7 @@ class Ahead:
                 if isinstance(work, Work):
                     self.ready.put((work, self._pool.submit(_prepared, self._runner, work)))
                 else:
-                    self.ready.put(work if isinstance(work, Stop) else Stop(PROTOCOL_ERROR, "a second LOAD"))
+                    self.ready.put(work if isinstance(work, Stop) else Stop(EXIT_PROTOCOL_ERROR, "a second LOAD"))
 
 
 def _prepared(runner: Runner, work: Work) -> Prepared:
@@ -120,11 +121,11 @@ def _answer(work: Work, future: Future[Prepared], runner: Runner, replies: Repli
     try:
         batch = future.result()
     except (ValueError, msgspec.MsgspecError) as error:
-        raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
+        raise Stop(EXIT_PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
     started, context = monotonic(), batch.runner.context
     work_on(context)
     batch.answer(list(range(len(batch.results.items))))
     meta, bodies = result_of(batch, context, work, started)
     send_result(work, meta, bodies, runner.link, replies)
     if batch.runner.fatal:
-        raise Stop(DEVICE_LOST, batch.runner.fatal)
+        raise Stop(EXIT_DEVICE_LOST, batch.runner.fatal)

@@ -20,11 +20,12 @@ import threading
 from queue import SimpleQueue
 from time import monotonic
 
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_PROTOCOL_ERROR
 from mlserve.worker.contexts import let_metrics_follow, own_context
 from mlserve.worker.coroutines import Coroutines
 from mlserve.worker.link import Link
 from mlserve.worker.loader import Entry, LoadError
-from mlserve.worker.loop import ASKED, DEVICE_LOST, EOF_GRACE, PROTOCOL_ERROR, Reader, Stop, answer
+from mlserve.worker.loop import ASKED, EOF_GRACE, Reader, Stop, answer
 from mlserve.worker.metrics import Metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work
@@ -79,14 +80,14 @@ class Crew:
             if isinstance(work, Stop):
                 raise work
             if not isinstance(work, Work):
-                raise Stop(PROTOCOL_ERROR, "a second LOAD")
+                raise Stop(EXIT_PROTOCOL_ERROR, "a second LOAD")
             if self._reader.gone:
                 continue  # nobody is left to read the answer
             answer(work, own, self._link, self._replies)
             self._reader.done(work)
             del work  # or its body would be held until the next batch comes
             if own.fatal:
-                raise Stop(DEVICE_LOST, own.fatal)
+                raise Stop(EXIT_DEVICE_LOST, own.fatal)
 
     def _share_cores(self) -> None:
         """Torch keeps a number for each thread. A handler that set it to all cores had the worker in mind. What else it

@@ -23,7 +23,6 @@ import msgspec
 from mlserve.wire.frames import Frame, FrameError, FrameReader, Kind, encode_meta
 from mlserve.wire.payload import (
     EXIT_DEVICE_LOST,
-    EXIT_LOAD_FAILED,
     EXIT_PROTOCOL_ERROR,
     SAYS,
     CancelMeta,
@@ -33,10 +32,7 @@ from mlserve.worker.link import Buffer, Link
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work
 
-ASKED: Final = 0  # exit codes
-LOAD_FAILED: Final = EXIT_LOAD_FAILED
-PROTOCOL_ERROR: Final = EXIT_PROTOCOL_ERROR
-DEVICE_LOST: Final = EXIT_DEVICE_LOST
+ASKED: Final = 0  # an exit code; the others are the wire's
 EOF_GRACE: Final = 2.0  # seconds that a running handler gets after the server is gone
 RECEIVE: Final = 64 << 10  # bytes
 TICK: Final = 0.01  # seconds that a batch may be computed before the reader's thread receives meanwhile
@@ -177,7 +173,7 @@ class Reader:
         except OSError:
             self._end(Stop(ASKED))
         except (FrameError, msgspec.MsgspecError) as error:
-            self._end(Stop(PROTOCOL_ERROR, str(error)))
+            self._end(Stop(EXIT_PROTOCOL_ERROR, str(error)))
         if self.wake is not None:
             self.wake()
 
@@ -223,14 +219,14 @@ def run(reader: Reader, runner: Runner, link: Link, replies: Replies) -> None:
         if isinstance(work, Stop):
             raise work
         if not isinstance(work, Work):
-            raise Stop(PROTOCOL_ERROR, "a second LOAD")
+            raise Stop(EXIT_PROTOCOL_ERROR, "a second LOAD")
         if reader.gone:
             continue  # nobody is left to read the answer
         answer(work, runner, link, replies)
         reader.done(work)
         del work  # or its body would be held until the next batch comes
         if runner.fatal:
-            raise Stop(DEVICE_LOST, runner.fatal)
+            raise Stop(EXIT_DEVICE_LOST, runner.fatal)
 
 
 def answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
@@ -238,7 +234,7 @@ def answer(work: Work, runner: Runner, link: Link, replies: Replies) -> None:
     try:
         meta, bodies = runner.handle(work)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
+        raise Stop(EXIT_PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
     send_result(work, meta, bodies, link, replies)
 
 

@@ -30,13 +30,13 @@ import msgspec
 from mlserve.errors import ErrorKind
 from mlserve.wire.arena import Arena
 from mlserve.wire.frames import VERSION, Frame, Kind
-from mlserve.wire.payload import Hello, Load, LoadFailed, Ready, Warm
+from mlserve.wire.payload import EXIT_LOAD_FAILED, EXIT_PROTOCOL_ERROR, Hello, Load, LoadFailed, Ready, Warm
 from mlserve.worker import failures, logs
 from mlserve.worker.context import make_context
 from mlserve.worker.coroutines import Coroutines
 from mlserve.worker.link import Link
 from mlserve.worker.loader import LoadError, load
-from mlserve.worker.loop import LOAD_FAILED, PROTOCOL_ERROR, Reader, Stop, run
+from mlserve.worker.loop import Reader, Stop, run
 from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.rows import RowDecoder
@@ -138,7 +138,7 @@ def _load(frame: Frame, link: Link, arena: Arena | None) -> Runner:
         trace = failures.format_traceback(error)
         metrics = take_metrics(context) if context is not None else []
         link.send_meta(Kind.FAILED, 0, LoadFailed(kind.value, message, trace, metrics))
-        raise Stop(LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
+        raise Stop(EXIT_LOAD_FAILED, f"model {request.model_name} failed to load:\n{trace}") from None
     ready = Ready(monotonic() - begun, entry.name, take_metrics(context), entry.signature)
     if request.report_modules:
         from mlserve.worker.warm import heavy_modules
@@ -162,7 +162,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
     if isinstance(first, Stop):
         raise first
     if not isinstance(first, Frame):
-        raise Stop(PROTOCOL_ERROR, "a batch before LOAD")
+        raise Stop(EXIT_PROTOCOL_ERROR, "a batch before LOAD")
     try:
         if first.kind == Kind.WARM:
             from mlserve.worker.warm import warm
@@ -172,7 +172,7 @@ def _serve(reader: Reader, link: Link, arena: Arena | None, replies: Replies) ->
             return _serve(reader, link, arena, replies)
         runner = _load(first, link, arena)
     except msgspec.MsgspecError as error:
-        raise Stop(PROTOCOL_ERROR, f"LOAD: {error}") from error
+        raise Stop(EXIT_PROTOCOL_ERROR, f"LOAD: {error}") from error
     _answer(reader, runner, link, replies)
 
 

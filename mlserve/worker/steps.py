@@ -18,11 +18,11 @@ import msgspec
 
 from mlserve.errors import InvalidInput
 from mlserve.wire.frames import Kind, encode_meta
-from mlserve.wire.payload import ChunkMeta, ItemResult, ReceivedItem, ResultMeta
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_PROTOCOL_ERROR, ChunkMeta, ItemResult, ReceivedItem, ResultMeta
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.context import WireRequest
 from mlserve.worker.link import Buffer
-from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop
+from mlserve.worker.loop import ASKED, Reader, Stop
 from mlserve.worker.metrics import take_metrics
 from mlserve.worker.replies import Replies
 from mlserve.worker.results import Results
@@ -208,11 +208,11 @@ def run_steps(reader: Reader, runner: Runner, replies: Replies) -> None:
             if isinstance(work, Stop):
                 raise work
             if not isinstance(work, Work):
-                raise Stop(PROTOCOL_ERROR, "a second LOAD")
+                raise Stop(EXIT_PROTOCOL_ERROR, "a second LOAD")
             try:
                 steps.take(work)
             except (ValueError, msgspec.MsgspecError) as error:
-                raise Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
+                raise Stop(EXIT_PROTOCOL_ERROR, f"batch {work.batch_id}: {error}") from error
         steps.step()
         if runner.fatal:
-            raise Stop(DEVICE_LOST, runner.fatal)
+            raise Stop(EXIT_DEVICE_LOST, runner.fatal)

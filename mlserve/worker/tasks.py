@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from mlserve.wire.frames import Kind
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_PROTOCOL_ERROR
 from mlserve.worker.attempt import Attempts
 from mlserve.worker.contexts import let_metrics_follow, own_context
-from mlserve.worker.loop import ASKED, DEVICE_LOST, PROTOCOL_ERROR, Reader, Stop, send_result
+from mlserve.worker.loop import ASKED, Reader, Stop, send_result
 from mlserve.worker.replies import Replies
 from mlserve.worker.runner import Runner, Work, decode_batch, result_of
 from mlserve.worker.streams import is_stream
@@ -139,7 +140,7 @@ class Tasks:
                 self._open.add(task)
                 task.add_done_callback(self._closed)
             else:
-                self._end(Stop(PROTOCOL_ERROR, "a second LOAD"))
+                self._end(Stop(EXIT_PROTOCOL_ERROR, "a second LOAD"))
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
@@ -157,7 +158,7 @@ class Tasks:
             items = decode_batch(work.meta).items
             raw = runner.rows.cut(items, work.body)
         except (ValueError, msgspec.MsgspecError) as error:
-            self._end(Stop(PROTOCOL_ERROR, f"batch {work.batch_id}: {error}"))
+            self._end(Stop(EXIT_PROTOCOL_ERROR, f"batch {work.batch_id}: {error}"))
             return
         attempt = _Attempt(runner, work.batch_id, items, raw, work.cancelled)
         await attempt.answer_it()
@@ -168,7 +169,7 @@ class Tasks:
         except Stop as stop:
             self._end(stop)
         if runner.fatal:
-            self._end(Stop(DEVICE_LOST, runner.fatal))
+            self._end(Stop(EXIT_DEVICE_LOST, runner.fatal))
 
 
 async def serve(reader: Reader, runner: Runner, replies: Replies) -> None:

@@ -72,6 +72,13 @@ class Command:
         noted = {int(pid) for note in self.notes.glob("loading-*") for pid in note.read_text().split()}
         return [pid for pid in noted if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
+    def clear(self) -> None:
+        """Leave nothing, whatever came of it."""
+        self.process.kill()
+        self.process.communicate()
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
+
 
 @pytest.mark.parametrize(
     ("arguments", "phase", "number"),
@@ -101,10 +108,7 @@ def test_what_a_command_has_started_outlives_it(
         assert command.left() == []
         assert list(command.temporary.iterdir()) == []
     finally:
-        command.process.kill()
-        command.process.communicate()
-        for pid in command.left():
-            os.kill(pid, signal.SIGKILL)
+        command.clear()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -120,7 +124,4 @@ def test_a_job_in_the_background_of_a_script_leaves_its_worker(number: signal.Si
         assert "Traceback" not in error
         assert command.left() == []
     finally:
-        command.process.kill()
-        command.process.communicate()
-        for pid in command.left():
-            os.kill(pid, signal.SIGKILL)
+        command.clear()

@@ -10,7 +10,8 @@ from mlserve.engine.local.environment import SECRETS
 from mlserve.engine.local.exits import REASONS, explain, oom_kill_count
 from mlserve.engine.local.launch import LoadOptions, load_message, worker_command, worker_env
 from mlserve.settings import all_options
-from mlserve.worker.loop import DEVICE_LOST, PROTOCOL_ERROR, Stop
+from mlserve.wire.payload import EXIT_DEVICE_LOST, EXIT_PROTOCOL_ERROR
+from mlserve.worker.loop import Stop
 
 
 def _spec(**settings):
@@ -94,7 +95,7 @@ def test_exit_statuses_are_told_apart(code, slug, words):
 
 def test_a_code_of_the_workers_own_says_what_it_means_only_where_the_worker_says_it():
     assert explain(3, loading=True) == ("load_failed", "could not load the model (exit code 3)", "")
-    for code, words in ((PROTOCOL_ERROR, "frame"), (DEVICE_LOST, "device failed")):
+    for code, words in ((EXIT_PROTOCOL_ERROR, "frame"), (EXIT_DEVICE_LOST, "device failed")):
         reason = str(Stop(code, "why"))
         assert words in explain(code, lines=["before", reason, "after"]).text
         assert explain(9 - code, lines=[reason]).slug == "exit", "the other one's words"
