@@ -115,7 +115,7 @@ class AccessLog:
         self._form = _JSON if format == "json" else _TEXT
         self._lines: list[bytes] = []
         self._pieces: deque[mmap.mmap] = deque()  # of lines, to be written; a piece's text ends at its position
-        self._spare: mmap.mmap | None = None
+        self._spares: list[mmap.mmap] = []  # the piece written last, unless it is in use again
         self._joining = threading.Lock()
         self._second = -1
         self._second_text = b""  # what a line begins with, up to the milliseconds
@@ -226,7 +226,7 @@ class AccessLog:
         """Whether it waits to be written: not where too much does, or where the system gives no more pages."""
         if len(self._pieces) >= MAX_PIECES:
             return False
-        piece, self._spare = self._spare, None  # those written last: new ones cost 80 us
+        piece = self._spares.pop() if self._spares else None  # new ones cost 80 us
         if piece is None or len(piece) < len(text):
             try:
                 piece = mmap.mmap(-1, max(len(text), PIECE_BYTES), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -286,7 +286,10 @@ class AccessLog:
                 for _ in range(len(pieces)):  # more may come meanwhile, for ever
                     write_all(self._fd, _text_of(pieces[0]))
                     piece = pieces.popleft()
-                    self._spare = piece if len(piece) == PIECE_BYTES else None
+                    # Freeing a piece lets other threads run. Compiled code that sets an attribute frees what it had
+                    # before, while others can still read it there, as the event loop did: no piece is an attribute.
+                    if len(piece) == PIECE_BYTES and not self._spares:
+                        self._spares.append(piece)
             except OSError as error:
                 while pieces:
                     self.dropped += bytes(_text_of(pieces.popleft())).count(b"\n")

@@ -226,6 +226,16 @@ def test_no_memory_for_lines_costs_requests(stuck, monkeypatch):
     assert '"GET /kept HTTP/1.1"' in lines()[-1]
 
 
+def test_piece_is_taken_again_while_it_is_freed():
+    """A segmentation fault of the compiled build (``scripts/test-compiled``), in every run."""
+    access = AccessLog(os.devnull)
+    origin = access.origin("c", "GET", "/")
+    for _ in range(300 * PIECE_LINES):
+        access.note(origin, 200, 0, 0.0, 0.0, b"r")
+    access.close()
+    assert access.dropped < 300 * PIECE_LINES
+
+
 def test_rotated_file_is_opened_anew(tmp_path):
     path = tmp_path / "access.log"
     access = AccessLog(str(path))
