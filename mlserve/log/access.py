@@ -115,7 +115,7 @@ class AccessLog:
         self._form = _JSON if format == "json" else _TEXT
         self._lines: list[bytes] = []
         self._pieces: deque[mmap.mmap] = deque()  # of lines, to be written; a piece's text ends at its position
-        self._spares: list[mmap.mmap] = []  # the piece written last, unless it is in use again
+        self._spares: list[mmap.mmap] = []  # at most one: a piece that was written, for the next lines
         self._joining = threading.Lock()
         self._second = -1
         self._second_text = b""  # what a line begins with, up to the milliseconds

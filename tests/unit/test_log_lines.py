@@ -227,7 +227,7 @@ def test_no_memory_for_lines_costs_requests(stuck, monkeypatch):
 
 
 def test_piece_is_taken_again_while_it_is_freed():
-    """A segmentation fault of the compiled build (``scripts/test-compiled``), in every run."""
+    """It was a segmentation fault of the compiled build, in every run: see ``scripts/test-compiled``."""
     access = AccessLog(os.devnull)
     origin = access.origin("c", "GET", "/")
     for _ in range(300 * PIECE_LINES):
