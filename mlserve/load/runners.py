@@ -101,13 +101,15 @@ class _Run(ABC):
         self._number = -1
         self.started = 0  # requests of the measured time that were begun
         self.client: Client
+        self.start: float  # the moment of the first request
 
     async def run(self) -> LoadResult:
         """Send, wait for what is under way, close."""
         self.loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self.client = await open_client(self.target, self.done)
-        begin = perf_counter() + self.window.warmup
+        self.start = perf_counter()
+        begin = self.start + self.window.warmup
         self.recorder = Recorder(self.result, begin, begin + self.window.seconds, self.window.count > 0)
         clock = self.loop.call_later(self.window.warmup, self.recorder.start_clock)
         try:
@@ -277,8 +279,7 @@ class _Open(_Run):
 
     def begin(self) -> None:
         allow_connections(self._connections)
-        self._start = perf_counter()
-        self._next = self._start + next(self._offsets)
+        self._next = self.start + next(self._offsets)
         self._timer = Timer(self._due)
         self._timer.arm(self._next - perf_counter())
 
@@ -304,7 +305,7 @@ class _Open(_Run):
         self._waiting.clear()
         while self._next < self.recorder.end and not self._all_sent():
             self.recorder.failed(self._next, NOT_SENT, "the load generator was too slow")
-            self._next = self._start + next(self._offsets)
+            self._next = self.start + next(self._offsets)
 
     def finish(self) -> None:
         """Close the timer."""
@@ -321,7 +322,7 @@ class _Open(_Run):
             if not self.may_send(moment):
                 self._next = math.inf
                 return
-            self._next = math.inf if self._all_sent() else self._start + next(self._offsets)
+            self._next = math.inf if self._all_sent() else self.start + next(self._offsets)
             if self._idle:
                 self._send(self._idle.pop(), moment)
             elif len(self.slots) < self._connections:

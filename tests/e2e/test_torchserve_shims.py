@@ -83,7 +83,8 @@ def scripts(tmp_path: Path) -> Iterator[Scripts]:
     rig = Scripts(tmp_path)
     yield rig
     rig.call("torchserve", "--stop", "--foreground")
-    left = [one for one in psutil.process_iter() if _env(one).get("TMPDIR") == str(rig.temp)]
+    ours = [one for one in psutil.process_iter() if _env(one).get("TMPDIR") == str(rig.temp)]
+    _, left = psutil.wait_procs(ours, timeout=30)  # `--stop` alone waits for nothing
     assert not left, f"processes are left: {left}"
 
 
