@@ -83,13 +83,18 @@ class FakeSlot:
     def cancel(self, batch: Batch, index: int) -> None:
         self.cancelled.append((batch.batch_id, index))
 
-    def answer(self, took: float = 0.0, which: int = 0, headers: Sequence[tuple[str, str]] = ()) -> Batch:
-        """Finish a batch, the oldest by default, after ``took`` seconds: each item's answer is its request id."""
+    def answer(
+        self, took: float = 0.0, which: int = 0, headers: Sequence[tuple[str, str]] = (), transfer: float = 0.0
+    ) -> Batch:
+        """Finish a batch, the oldest by default, after ``took`` seconds and ``transfer`` on its way.
+
+        Each item's answer is its request id.
+        """
         batch = self.batches.pop(which)
         results: list[InferenceResponse | ServeError] = [
             InferenceResponse(job.request.request_id.encode(), headers=headers) for job in batch.jobs
         ]
-        self.queue.batch_done(self, batch, results, BatchReport(inference=took))
+        self.queue.batch_done(self, batch, results, BatchReport(transfer, inference=took))
         return batch
 
     def die(self) -> None:
@@ -124,9 +129,15 @@ def make_queue(clock: FakeClock, **spec: Any) -> ModelQueue:
 
 
 def put(
-    queue: ModelQueue, request_id: str, endings: Endings, timeout: float = 0.0, sequence: str = "", alone: bool = False
+    queue: ModelQueue,
+    request_id: str,
+    endings: Endings,
+    timeout: float = 0.0,
+    sequence: str = "",
+    alone: bool = False,
+    body: bytes = b"x",
 ) -> Job:
     request = InferenceRequest(
-        request_id, [Part("body", b"x")], timeout=timeout, sequence_id=sequence, alone=alone, url_path=""
+        request_id, [Part("body", body)], timeout=timeout, sequence_id=sequence, alone=alone, url_path=""
     )
     return queue.put(request, endings, lambda job, chunk: None)

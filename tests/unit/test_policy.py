@@ -21,6 +21,7 @@ views = st.builds(
     expected=st.integers(0, 10),
     took=st.floats(0, 10),
     quiet=st.floats(0, 10),
+    bulk=st.integers(0, 50),
 )
 
 
@@ -48,6 +49,20 @@ def test_eager_does_not_let_clients_that_come_back_together_fall_apart_into_smal
     assert policy.decide(just_answered(quiet=0.0041)) == Decision(1), "longer than 2 % of the batch's time"
     assert policy.decide(just_answered(took=10.0)).wait == pytest.approx(0.0045), "longer than the delay"
     assert policy.decide(just_answered(expected=1)) == Decision(1), "a lone client waits"
+
+
+@pytest.mark.parametrize(
+    ("view", "take"),
+    [
+        (View(8, 0.0, idle=1, room=0, bulk=2), 2),
+        (View(1, 0.0, idle=0, room=1, bulk=2), 1),
+        (View(5, 0.0, idle=0, room=1, bulk=2), 2),
+        (View(5, 0.0, idle=0, room=0, bulk=2), 0),
+        (View(20, 0.0, idle=0, room=1, bulk=32), 8),
+    ],
+)
+def test_eager_does_not_keep_a_worker_waiting_for_bodies_that_only_have_to_be_carried(view: View, take: int) -> None:
+    assert Eager(8, 0.005).decide(view) == Decision(take)
 
 
 def test_window_waits_for_a_full_batch_although_a_worker_is_idle() -> None:
