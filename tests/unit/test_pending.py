@@ -70,35 +70,6 @@ def test_requests_that_come_while_a_worker_computes_leave_together_when_it_is_do
     assert [len(batch) for batch in slot.batches] == [2]
 
 
-@pytest.mark.parametrize(
-    ("body", "took", "transfer", "batches"),
-    [
-        (bytes(1 << 20), 0.0001, 0.001, [2, 2]),
-        (bytes(1 << 20), 0.0011, 0.001, [8]),  # computing takes longer
-        (bytes(1 << 20), 0.0021, 0.003, [8]),  # worth a full batch however long it was on its way
-        (bytes(10_000), 0.0001, 0.001, [8]),
-    ],
-)
-def test_large_bodies_that_only_have_to_be_carried_do_not_wait_for_a_full_batch(
-    clock: FakeClock, endings: Endings, body: bytes, took: float, transfer: float, batches: list[int]
-) -> None:
-    queue = make_queue(clock, batch_size=8)
-    slot = FakeSlot(queue)
-    queue.slot_ready(slot)
-    put(queue, "first", endings, body=body)
-    clock.turn()
-    for number in range(8):
-        put(queue, str(number), endings, body=body)
-    clock.turn()
-    slot.batches.reverse()  # the full one was sent ahead
-    while slot.batches:
-        slot.answer(took, transfer=transfer)
-    for name in "abcdefgh":
-        put(queue, name, endings, body=body)
-    clock.turn()
-    assert [len(batch) for batch in slot.batches] == batches
-
-
 def test_no_more_than_two_batches_are_in_flight(clock: FakeClock, endings: Endings) -> None:
     queue = make_queue(clock)
     slot = FakeSlot(queue)
